@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * zknalloc.h - a cache of large, resident memory regions for provers.
+ *
+ * A prover churns through huge, short-lived buffers.  Most allocators hand
+ * their pages back to the kernel, and every round faults and zeroes them
+ * again.  This library keeps freed regions of 64 KiB and more mapped and
+ * resident, whatever their size, and serves the next request from them without a
+ * system call, a page fault or a clear.  Smaller requests go to the system
+ * allocator unchanged.
+ *
+ * Rules that hold for every function below:
+ *
+ *   threads    every function may be called from any thread at any time; a
+ *              region freed on one thread serves any other;
+ *   errors     a function that returns a pointer returns NULL and sets errno;
+ *              one that returns int returns 0 or -errno; zkn_free() and its
+ *              kin accept NULL and preserve errno;
+ *   misuse     freeing a region twice, or an address inside a region, prints
+ *              one line on stderr and calls abort();
+ *   signals    not async-signal-safe, as malloc() is not;
+ *   fork       the child may use every function;
+ *   options    ZK_NALLOC_* environment variables only, read once; see
+ *              zkn_options_print() for the list.
+ *
+ * Sizes are in bytes.  Linux only; page size is asked for at run time.
+ */
+#ifndef ZKNALLOC_H
+#define ZKNALLOC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The one place where the version is written: CMake, pkg-config and the
+ * Python wheel read these three lines. */
+#define ZKN_VERSION_MAJOR 0
+#define ZKN_VERSION_MINOR 1
+#define ZKN_VERSION_PATCH 0
+
+#define ZKN_STRINGIFY_(x) #x
+#define ZKN_STRINGIFY(x) ZKN_STRINGIFY_(x)
+#define ZKN_VERSION_STRING                                                    \
+    ZKN_STRINGIFY(ZKN_VERSION_MAJOR)                                          \
+    "." ZKN_STRINGIFY(ZKN_VERSION_MINOR) "." ZKN_STRINGIFY(ZKN_VERSION_PATCH)
+
+/* Attributes.  ZKN_MALLOC promises that the result aliases nothing else, so
+ * it stands on allocators only, never on realloc. */
+#if defined(__GNUC__)
+#define ZKN_API __attribute__((visibility("default")))
+#define ZKN_NODISCARD __attribute__((warn_unused_result))
+#define ZKN_MALLOC __attribute__((malloc))
+#define ZKN_ALLOC_SIZE(n) __attribute__((alloc_size(n)))
+#define ZKN_ALLOC_SIZE2(n, m) __attribute__((alloc_size(n, m)))
+#define ZKN_ALLOC_ALIGN(n) __attribute__((alloc_align(n)))
+#define ZKN_NONNULL __attribute__((nonnull))
+#else
+#define ZKN_API
+#define ZKN_NODISCARD
+#define ZKN_MALLOC
+#define ZKN_ALLOC_SIZE(n)
+#define ZKN_ALLOC_SIZE2(n, m)
+#define ZKN_ALLOC_ALIGN(n)
+#define ZKN_NONNULL
+#endif
+
+#ifdef __cplusplus
+#define ZKN_NOTHROW noexcept
+extern "C" {
+#else
+#define ZKN_NOTHROW
+#endif
+
+/* Requests of at least this many bytes are served by the cache. */
+#define ZKN_THRESHOLD ((size_t)64 * 1024)
+
+/* --------------------------------------------------------------- buffers */
+
+/* Allocate SIZE bytes of unspecified content, aligned to 16 bytes below
+ * ZKN_THRESHOLD and to 64 bytes from there on.  A SIZE of 0 gives a unique
+ * pointer.  Release with zkn_free().
+ * Errors: ENOMEM, also for SIZE above PTRDIFF_MAX. */
+ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_SIZE(1) void *
+zkn_alloc(size_t size) ZKN_NOTHROW;
+
+/* As zkn_alloc(COUNT * SIZE), with every byte zero.  Pages that are known to
+ * be zero are not touched.  Errors: ENOMEM, also where the product overflows. */
+ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_SIZE2(1, 2) void *
+zkn_calloc(size_t count, size_t size) ZKN_NOTHROW;
+
+/* As zkn_alloc(SIZE), at a multiple of ALIGNMENT, a power of two.  SIZE need
+ * not be a multiple of ALIGNMENT.
+ * Errors: EINVAL for a bad ALIGNMENT, ENOMEM. */
+ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_ALIGN(1) ZKN_ALLOC_SIZE(2) void *
+zkn_aligned_alloc(size_t alignment, size_t size) ZKN_NOTHROW;
+
+/* Resize PTR to SIZE bytes and return its new address; the first
+ * min(old, new) bytes keep their content, the rest is unspecified.  Only the
+ * alignment of zkn_alloc() is kept.  A NULL PTR allocates; a SIZE of 0 frees
+ * PTR and returns NULL, as glibc does.  On failure PTR stays as it was.
+ * PTR must come from this library or from the system allocator.
+ * Errors: ENOMEM. */
+ZKN_API ZKN_NODISCARD ZKN_ALLOC_SIZE(2) void *
+zkn_realloc(void *ptr, size_t size) ZKN_NOTHROW;
+
+/* Release PTR, which zkn_* functions (or the system allocator) returned.
+ * A large region stays resident for the next request. */
+ZKN_API void zkn_free(void *ptr) ZKN_NOTHROW;
+
+/* As zkn_free().  SIZE must be what was asked for; the library checks it
+ * against the region's capacity and aborts where it cannot be right. */
+ZKN_API void zkn_free_sized(void *ptr, size_t size) ZKN_NOTHROW;
+
+/* The number of bytes that may be used at PTR, at least what was asked for;
+ * 0 for NULL. */
+ZKN_API size_t zkn_usable_size(const void *ptr) ZKN_NOTHROW;
+
+/* Whether PTR points into address space that the cache manages: true for
+ * every byte of a region of at least ZKN_THRESHOLD bytes, false for what the
+ * system allocator serves.  One subtraction and one comparison. */
+ZKN_API bool zkn_owns(const void *ptr) ZKN_NOTHROW;
+
+/* ---------------------------------------------------------- cache control */
+
+/* Offer the cached memory to the kernel with MADV_FREE: it stays warm, and
+ * costs nothing to reuse, until memory runs short.  Returns the bytes offered. */
+ZKN_API size_t zkn_soften_cache(void) ZKN_NOTHROW;
+
+/* Give the cached memory back to the kernel now, so that resident memory is
+ * that of live regions.  Returns the bytes given back. */
+ZKN_API size_t zkn_release_cache(void) ZKN_NOTHROW;
+
+/* ------------------------------------------------------------- statistics */
+
+/* One row per counter: X(kind, name, meaning).  The row's place is its index
+ * in the block that profilers read (zknalloc_block.h), so rows are only ever
+ * appended.  Kinds: COUNTER only grows; GAUGE goes up and down; PEAK is the
+ * high-water mark of a gauge.  Counters of bytes say so in their name. */
+#define ZKN_STATS_LIST(X)                                                     \
+    X(COUNTER, hits, "large requests served from resident memory alone")      \
+    X(COUNTER, misses, "large requests that needed memory from the kernel")   \
+    X(COUNTER, magazine_hits, "hits served by a per-CPU magazine")            \
+    X(COUNTER, bytes_hit, "bytes handed out that were already resident")      \
+    X(COUNTER, bytes_missed, "bytes handed out fresh from the kernel")        \
+    X(COUNTER, frees, "large regions freed")                                  \
+    X(COUNTER, callocs, "large requests for zeroed memory")                   \
+    X(COUNTER, bytes_cleared, "bytes cleared for zeroed requests")            \
+    X(COUNTER, reallocs_in_place, "large reallocs that kept their address")   \
+    X(COUNTER, reallocs_moved, "large reallocs that moved")                   \
+    X(COUNTER, evictions, "times the ceiling gave cached memory back")        \
+    X(COUNTER, bytes_evicted, "bytes that the ceiling gave back")             \
+    X(COUNTER, bytes_softened, "bytes offered to the kernel by MADV_FREE")    \
+    X(COUNTER, bytes_released, "bytes given back by zkn_release_cache()")     \
+    X(COUNTER, syscalls_map, "mmap and mprotect calls made")                  \
+    X(COUNTER, syscalls_advise, "madvise calls made")                         \
+    X(COUNTER, syscalls_move, "mremap calls made")                            \
+    X(COUNTER, syscalls_scan, "PAGEMAP_SCAN calls made")                      \
+    X(COUNTER, fallback_system, "large requests passed to the system")        \
+    X(COUNTER, fallback_thp, "huge-page advice that the kernel refused")      \
+    X(COUNTER, fallback_reserve, "address-space reservations made smaller")   \
+    X(GAUGE, live_now, "bytes in live regions")                               \
+    X(PEAK, live_peak, "high-water mark of live_now, magazines included")     \
+    X(GAUGE, cached_now, "bytes in free regions that may be resident")        \
+    X(PEAK, cached_peak, "high-water mark of cached_now")                     \
+    X(GAUGE, soft_now, "bytes of cached_now that the kernel may take")        \
+    X(GAUGE, committed_now, "live_now + cached_now")                          \
+    X(PEAK, committed_peak, "high-water mark of committed_now")               \
+    X(GAUGE, regions_now, "live regions")
+
+/* Rows of zkn_stats_t.classes: one per power of two from ZKN_THRESHOLD. */
+#define ZKN_STATS_CLASSES 24
+
+typedef struct zkn_class_stats {
+    uint64_t size;   /* requests of size <= s < 2 * size are counted here */
+    uint64_t hits;   /* COUNTER, as above */
+    uint64_t misses; /* COUNTER, as above */
+} zkn_class_stats_t;
+
+/* A snapshot.  Set size to sizeof(zkn_stats_t) first (ZKN_STATS_INIT does):
+ * a newer library then fills only the fields that this caller knows. */
+typedef struct zkn_stats {
+    size_t size;
+#define ZKN_STATS_FIELD_(kind, name, meaning) uint64_t name;
+    ZKN_STATS_LIST(ZKN_STATS_FIELD_)
+#undef ZKN_STATS_FIELD_
+    uint64_t cache_bytes; /* the ceiling in force */
+    zkn_class_stats_t classes[ZKN_STATS_CLASSES];
+} zkn_stats_t;
+
+#define ZKN_STATS_INIT {sizeof(zkn_stats_t)}
+
+/* Fill STATS from the counters, which other threads may be changing: each
+ * value is exact at some moment during the call.
+ * Errors: -EINVAL where stats->size is too small to be a zkn_stats_t. */
+ZKN_API int zkn_stats_get(zkn_stats_t *stats) ZKN_NOTHROW ZKN_NONNULL;
+
+/* Write the same as one line of JSON into BUF, of LEN bytes, always ended by
+ * a NUL where LEN > 0.  Returns the length that the text needs without its
+ * NUL, as snprintf() does.  Allocates nothing. */
+ZKN_API int zkn_stats_json(char *buf, size_t len) ZKN_NOTHROW;
+
+/* ------------------------------------------------------ options, version */
+
+/* Write one line per option to file descriptor FD: its name, the value in
+ * force, the default, what it does.  Returns 0 or -errno of write(). */
+ZKN_API int zkn_options_print(int fd) ZKN_NOTHROW;
+
+/* The version of the library that was loaded, as ZKN_VERSION_STRING is the
+ * version of the header compiled against. */
+ZKN_API const char *zkn_version(void) ZKN_NOTHROW;
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* ZKNALLOC_H */
