@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What a measurement is: plain, frozen values between measuring and advising.
+
+The measuring side (`sampler`, `procfs`, `library`) fills a `Measurement`; the
+advising side (`estimate`, `render`, `cli`) reads nothing else.  Times are in
+seconds, sizes in bytes; moments are `time.monotonic()` values of one clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Tier(StrEnum):
+    """How a measurement was made, best first."""
+
+    KERNEL = "kernel-stacks"
+    """perf samples with kernel call chains: every class is measured."""
+    USER = "user-perf"
+    """unprivileged perf: the kernel's share is what the samples miss."""
+    PROC = "proc"
+    """/proc only: page faults times a calibrated cost per fault."""
+
+
+class Kind(StrEnum):
+    """The classes of CPU time; every sample lands in exactly one."""
+
+    FAULT_ANON = "fault.anon"
+    FAULT_FILE = "fault.file"
+    FAULT_COW = "fault.cow"
+    FAULT_SWAP = "fault.swap"
+    FAULT_NUMA = "fault.numa"
+    FAULT_OTHER = "fault.other"
+    PREFAULT = "prefault"
+    UNMAP = "unmap"
+    MADVISE = "madvise"
+    MMAP = "mmap"
+    KERNEL = "kernel"
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """CPU seconds of one class with their 95 % interval."""
+
+    seconds: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How the numbers were obtained, always shown to the user."""
+
+    tier: Tier
+    rate_hz: float
+    samples: int
+    lost: int
+    overhead: float
+    """Estimated share of the target's CPU time that profiling cost, 0 to 1."""
+    ns_per_fault: float
+    """Calibrated cost of one anonymous first touch on this machine."""
+    notes: tuple[str, ...] = ()
+    """What could not be measured, and the command that would enable it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPoint:
+    """One reading of /proc/PID, taken about 20 times a second."""
+
+    t: float
+    rss: int
+    rss_anon: int
+    hwm: int
+    minor_faults: int
+    major_faults: int
+    utime_s: float
+    stime_s: float
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTime:
+    """CPU seconds of one thread, by class."""
+
+    tid: int
+    comm: str
+    cpu_s: float
+    by_kind: dict[Kind, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One slice of time: CPU seconds and memory-management seconds by thread."""
+
+    t: float
+    width_s: float
+    cpu_s: dict[int, float]
+    mm_s: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryCounters:
+    """libzknalloc's own counters over the window (differences for counters)."""
+
+    version: str
+    cache_bytes: int
+    copies: int
+    """Statistics blocks found: more than one means more than one cache."""
+    counters: dict[str, int]
+    class_hits: tuple[int, ...]
+    class_misses: tuple[int, ...]
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Hits over requests in the window, or None without requests."""
+        hits, misses = self.counters.get("hits", 0), self.counters.get("misses", 0)
+        return hits / (hits + misses) if hits + misses else None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who was measured."""
+
+    pid: int
+    comm: str
+    exe: str
+    allocator: str
+    """glibc, libzknalloc, jemalloc, mimalloc, tcmalloc, go, static, ... or unknown."""
+    preloadable: bool
+    preload_reason: str
+    thp: str
+    """The `[selected]` word of transparent_hugepage/enabled."""
+    cpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Everything measured in one window."""
+
+    target: Target
+    method: Method
+    started: float
+    duration_s: float
+    cpu_s: float
+    classes: dict[Kind, Share]
+    overlays: dict[str, float] = field(default_factory=dict)
+    """Second, independent tags in seconds: zeroing, lock_spin, tlb_wait, memcg."""
+    memory: tuple[MemoryPoint, ...] = ()
+    threads: tuple[ThreadTime, ...] = ()
+    bins: tuple[Bin, ...] = ()
+    library: LibraryCounters | None = None
+    exited: bool = False
+    """The target ended inside the window."""
