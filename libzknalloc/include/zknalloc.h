@@ -157,6 +157,7 @@ ZKN_API size_t zkn_release_cache(void) ZKN_NOTHROW;
     X(COUNTER, syscalls_scan, "PAGEMAP_SCAN calls made")                      \
     X(COUNTER, fallback_system, "large requests passed to the system")        \
     X(COUNTER, fallback_thp, "huge-page advice that the kernel refused")      \
+    X(COUNTER, fallback_advise, "other advice that the kernel refused")       \
     X(COUNTER, fallback_reserve, "address-space reservations made smaller")   \
     X(GAUGE, live_now, "bytes in live regions")                               \
     X(PEAK, live_peak, "high-water mark of live_now, magazines included")     \
@@ -187,7 +188,17 @@ typedef struct zkn_stats {
     zkn_class_stats_t classes[ZKN_STATS_CLASSES];
 } zkn_stats_t;
 
-#define ZKN_STATS_INIT {sizeof(zkn_stats_t)}
+#ifdef __cplusplus
+inline zkn_stats_t zkn_stats_init_()
+{
+    zkn_stats_t stats = zkn_stats_t();
+    stats.size = sizeof(zkn_stats_t);
+    return stats;
+}
+#define ZKN_STATS_INIT zkn_stats_init_()
+#else
+#define ZKN_STATS_INIT {.size = sizeof(zkn_stats_t)}
+#endif
 
 /* Fill STATS from the counters, which other threads may be changing: each
  * value is exact at some moment during the call.

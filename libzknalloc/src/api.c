@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * api.c - the public functions: checks, the threshold, and who serves.
+ *
+ * Below ZKN_THRESHOLD, and where the cache cannot serve, the system allocator
+ * does; free and its kin tell the two apart by address alone.
+ */
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache.h"
+#include "heap.h"
+#include "init.h"
+#include "options.h"
+#include "stats.h"
+#include "zknalloc.h"
+#include "zknalloc_private.h"
+
+static inline bool is_large(size_t size)
+{
+    return size >= ZKN_THRESHOLD && size <= PTRDIFF_MAX;
+}
+
+/* For a large request that the cache could not serve. */
+static COLD void *from_system(size_t alignment, size_t size, bool zeroed)
+{
+    stats_add(STAT_fallback_system, 1);
+    if (zeroed)
+        return calloc(1, size);
+    return alignment > 1 ? memalign(alignment, size) : malloc(size);
+}
+
+void *zkn_private_alloc(size_t size, size_t alignment, bool zeroed)
+{
+    void *ptr = is_large(size) ? cache_alloc(size, alignment, zeroed) : NULL;
+    if (unlikely(ptr == NULL))
+        stats_add(STAT_fallback_system, 1);
+    return ptr;
+}
+
+void *zkn_alloc(size_t size)
+{
+    if (!is_large(size))
+        return malloc(size);
+    void *ptr = cache_alloc(size, 1, false);
+    return likely(ptr != NULL) ? ptr : from_system(64, size, false);
+}
+
+void *zkn_calloc(size_t count, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (!is_large(bytes))
+        return calloc(1, bytes);
+    void *ptr = cache_alloc(bytes, 1, true);
+    return likely(ptr != NULL) ? ptr : from_system(1, bytes, true);
+}
+
+void *zkn_aligned_alloc(size_t alignment, size_t size)
+{
+    if (!is_power_of_two(alignment)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    void *ptr = is_large(size) ? cache_alloc(size, alignment, false) : NULL;
+    if (likely(ptr != NULL))
+        return ptr;
+    if (is_large(size))
+        return from_system(alignment, size, false);
+    return memalign(alignment, size);
+}
+
+void *zkn_realloc(void *ptr, size_t size)
+{
+    if (ptr == NULL)
+        return zkn_alloc(size);
+    if (size == 0) {
+        zkn_free(ptr);
+        return NULL;
+    }
+    if (heap_owns(ptr) && is_large(size)) {
+        void *result = cache_realloc(ptr, size);
+        if (likely(result != NULL))
+            return result;
+    } else if (!heap_owns(ptr) && !is_large(size)) {
+        return realloc(ptr, size);
+    }
+    /* Across the threshold, or out of the cache: a copy. */
+    size_t had = zkn_usable_size(ptr);
+    void *moved = zkn_alloc(size);
+    if (moved == NULL)
+        return NULL;
+    memcpy(moved, ptr, had < size ? had : size);
+    zkn_free(ptr);
+    return moved;
+}
+
+void zkn_free_sized(void *ptr, size_t size)
+{
+    int saved = errno;
+    if (heap_owns(ptr))
+        cache_free(ptr, size);
+    else
+        free(ptr);
+    errno = saved;
+}
+
+void zkn_free(void *ptr)
+{
+    zkn_free_sized(ptr, 0);
+}
+
+size_t zkn_usable_size(const void *ptr)
+{
+    if (heap_owns(ptr))
+        return cache_usable_size(ptr);
+    return malloc_usable_size((void *)(uintptr_t)ptr);
+}
+
+bool zkn_owns(const void *ptr)
+{
+    return heap_owns(ptr);
+}
+
+size_t zkn_soften_cache(void)
+{
+    return cache_soften();
+}
+
+size_t zkn_release_cache(void)
+{
+    return cache_release();
+}
+
+int zkn_options_print(int fd)
+{
+    (void)init_cache();
+    int saved = errno;
+    int error = options_print(fd);
+    errno = saved;
+    return error;
+}
+
+const char *zkn_version(void)
+{
+    return ZKN_VERSION_STRING;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * cache.c - see cache.h.
+ *
+ * Life of a region, by its state: heap_take() carves it as HELD; here it
+ * becomes LIVE; freed, it is HELD again, in a magazine; drained, it becomes
+ * DIRTY in the heap and joins its neighbours.  The step from LIVE to HELD is a
+ * compare-and-swap: it is the one place where a double free can be caught,
+ * and of two threads that race to free one region exactly one gets past.
+ */
+#include "cache.h"
+
+#include <string.h>
+
+#include "heap.h"
+#include "init.h"
+#include "log.h"
+#include "magazine.h"
+#include "stats.h"
+#include "trim.h"
+
+static uint32_t pages_for(size_t size)
+{
+    return (uint32_t)((size + pages_to_bytes(1) - 1) >> heap.page_shift);
+}
+
+/* The region of PTR, which must be the program's: LIVE. */
+static struct region *live_region(const void *ptr)
+{
+    struct region *region = region_of(ptr);
+    if (unlikely(region == NULL || load_relaxed(&region->state) != REGION_LIVE))
+        log_misuse("not the start of a live region (freed twice, or an "
+                   "address inside a region)",
+                   ptr);
+    return region;
+}
+
+static size_t capacity(const struct region *region)
+{
+    const char *end = page_address(region->page + region->pages);
+    return (size_t)(end - load_relaxed(&region->addr));
+}
+
+static void give(struct region *chain)
+{
+    if (chain != NULL)
+        heap_give(chain);
+}
+
+/* ----------------------------------------------------------------- allocate */
+
+/* Clear SIZE bytes, save for pages that are known to be zero. */
+static void clear(const struct region *region, size_t size)
+{
+    char *start = load_relaxed(&region->addr);
+    size_t zero = min_size(pages_to_bytes(region->zero_first), size);
+    size_t rest = pages_to_bytes(region->zero_first + region->zero_pages);
+    memset(start, 0, zero);
+    if (rest < size)
+        memset(start + rest, 0, size - rest);
+    stats_add(STAT_bytes_cleared, zero + (rest < size ? size - rest : 0));
+}
+
+/* From the page heap: resident runs first; before it asks the kernel for
+ * memory, what the magazines hold must be used. */
+static struct region *take(struct heap_request request, size_t size)
+{
+    uint32_t fresh = 0;
+    struct region *region = heap_take(request, HEAP_RESIDENT, &fresh);
+    if (region == NULL) {
+        struct region *chain = magazine_drain();
+        if (chain != NULL) {
+            heap_give(chain);
+            region = heap_take(request, HEAP_RESIDENT, &fresh);
+        }
+    }
+    if (region == NULL)
+        region = heap_take(request, HEAP_ANY, &fresh);
+    if (region == NULL)
+        return NULL;
+
+    uint64_t *row = fresh == 0 ? zknalloc_stats_v1.heap.class_hits
+                               : zknalloc_stats_v1.heap.class_misses;
+    __atomic_fetch_add(&row[stats_class(size)], 1, __ATOMIC_RELAXED);
+    stats_add(fresh == 0 ? STAT_hits : STAT_misses, 1);
+    stats_add(STAT_bytes_hit, pages_to_bytes(region->pages - fresh));
+    stats_add(STAT_bytes_missed, pages_to_bytes(fresh));
+    stats_add(STAT_regions_now, 1);
+    return region;
+}
+
+void *cache_alloc(size_t size, size_t alignment, bool zeroed)
+{
+    if (unlikely(!heap.ready) && !init_cache())
+        return NULL;
+    if (unlikely(size >= heap.span || alignment > heap.span / 2))
+        return NULL;
+
+    struct heap_request request = {pages_for(size), 1};
+    struct region *region = NULL;
+    if (unlikely(alignment > pages_to_bytes(1)))
+        request.align = (uint32_t)(alignment >> heap.page_shift);
+    if (magazine_fits(request.pages)) {
+        request.pages = class_round(request.pages);
+        if (likely(request.align == 1))
+            region = magazine_take(request.pages, size);
+    }
+    if (likely(region != NULL)) {
+        region->zero_pages = 0;
+    } else {
+        region = take(request, size);
+        if (region == NULL)
+            return NULL;
+    }
+    if (zeroed) {
+        stats_add(STAT_callocs, 1);
+        clear(region, size);
+    }
+    void *ptr = load_relaxed(&region->addr);
+    store_relaxed(&region->state, REGION_LIVE);
+    return ptr;
+}
+
+/* --------------------------------------------------------------------- free */
+
+void cache_free(void *ptr, size_t size)
+{
+    struct region *region = live_region(ptr);
+    if (unlikely(size > capacity(region)))
+        log_misuse("freed with a size larger than the region", ptr);
+    uint32_t live = REGION_LIVE;
+    if (unlikely(!atomic_compare_exchange_strong_explicit(
+            &region->state, &live, REGION_HELD, memory_order_acq_rel,
+            memory_order_relaxed)))
+        log_misuse("freed twice", ptr);
+
+    if (likely(magazine_fits(region->pages))) {
+        give(magazine_put(region));
+    } else {
+        stats_add(STAT_frees, 1);
+        stats_sub(STAT_regions_now, 1);
+        region->left = NULL;
+        heap_give(region);
+    }
+}
+
+/* ------------------------------------------------------------------ realloc */
+
+static void *grow(struct region *region, void *ptr, size_t size)
+{
+    size_t old = capacity(region);
+    uint32_t pages = region->pages + pages_for(size - old), fresh = 0;
+
+    bool extended = heap_extend(region, pages, HEAP_RESIDENT, &fresh);
+    void *moved = NULL;
+    if (!extended) {
+        /* Resident pages elsewhere beat fresh ones here. */
+        extended = heap_extend(region, pages, HEAP_ANY, &fresh);
+    }
+    if (extended) {
+        stats_add(STAT_bytes_hit,
+                  pages_to_bytes(pages_for(size - old) - fresh));
+        stats_add(STAT_bytes_missed, pages_to_bytes(fresh));
+        return ptr;
+    }
+    moved = cache_alloc(size, 1, false);
+    if (moved != NULL) {
+        memcpy(moved, ptr, old);
+        cache_free(ptr, 0);
+    }
+    return moved;
+}
+
+void *cache_realloc(void *ptr, size_t size)
+{
+    struct region *region = live_region(ptr);
+    size_t had = capacity(region);
+    void *result = ptr;
+
+    if (size > had) {
+        result = grow(region, ptr, size);
+    } else if (had - size >= ZKN_THRESHOLD) {
+        uint32_t keep =
+            region->pages - (uint32_t)((had - size) >> heap.page_shift);
+        heap_shrink(region, keep);
+    }
+    if (result != NULL)
+        stats_add(result == ptr ? STAT_reallocs_in_place : STAT_reallocs_moved,
+                  1);
+    return result;
+}
+
+size_t cache_usable_size(const void *ptr)
+{
+    return capacity(live_region(ptr));
+}
+
+/* ------------------------------------------------------------------ control */
+
+size_t cache_release(void)
+{
+    if (!heap.ready)
+        return 0;
+    give(magazine_drain());
+    return trim_release();
+}
+
+size_t cache_soften(void)
+{
+    if (!heap.ready)
+        return 0;
+    give(magazine_drain());
+    return trim_soften();
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * heap.h - the page heap: best fit with immediate coalescing over one
+ * reservation of address space (region.h has the layout).
+ *
+ * The scarce thing is resident memory; address space is plentiful.  So a
+ * request is served, in this order of preference, from
+ *
+ *   1. the smallest DIRTY run that is long enough: no fault, no system call;
+ *   2. DIRTY and ZERO runs that lie side by side, as many dirty pages as can be
+ * had;
+ *   3. a ZERO run, and if there is none the heap grows at its top.
+ *
+ * Steps 2 and 3 take memory from the kernel.  Budget: live plus dirty pages
+ * stay within the high-water mark of live pages plus a stated slack, and
+ * dirty pages within the ceiling; what exceeds either is given back, oldest
+ * first, before the caller touches its new pages, so that the resident size
+ * never passes the budget.
+ *
+ * Locks: heap.lock covers bookkeeping only.  A run that needs a system call
+ * is taken out of trees and lists as BUSY, the lock is dropped, the call is
+ * made, and the run is put back.
+ */
+#ifndef ZKN_HEAP_H
+#define ZKN_HEAP_H
+
+#include <pthread.h>
+
+#include "region.h"
+
+struct heap {
+    /* Read on every path; written once, before anything is served. */
+    char *base;
+    size_t span;         /* bytes from base on that belong to the heap */
+    uint32_t *map;       /* page -> index into pool */
+    struct region *pool; /* entry 0 is never used */
+    unsigned page_shift;
+    bool ready;
+    _Atomic uint32_t top; /* pages below are tiled by regions */
+
+    pthread_mutex_t lock; /* everything from here on */
+    uint32_t map_pages;   /* pages whose map entries are accessible */
+    uint32_t pool_size;   /* accessible descriptors */
+    uint32_t pool_limit;
+    uint32_t pool_next;   /* never used from here on */
+    uint32_t spare_count; /* in the list below */
+    struct region *spares;
+    struct tree free[REGION_STATES]; /* of DIRTY, ZERO and BARE */
+    struct region *oldest, *newest;  /* DIRTY, by last use */
+    size_t live, live_peak, dirty;   /* pages; magazines count as live */
+    size_t ceiling;                  /* pages that dirty may reach */
+    unsigned busy;                   /* runs in the state BUSY */
+};
+
+extern HIDDEN struct heap heap;
+
+/* A request: PAGES pages whose address is a multiple of ALIGN pages. */
+struct heap_request {
+    uint32_t pages;
+    uint32_t align;
+};
+
+/* Reserve BYTES of address space and become ready.  Returns 0 or -errno. */
+HIDDEN int heap_open(size_t bytes, size_t ceiling);
+
+/* Where the pages of a request may come from. */
+enum heap_source {
+    HEAP_RESIDENT, /* DIRTY runs alone */
+    HEAP_ANY       /* and the kernel */
+};
+
+/* A HELD region for REQUEST, its addr at the first page; NULL where SOURCE has
+ * none.  *FRESH is the number of its pages that came from the kernel. */
+HIDDEN struct region *heap_take(struct heap_request request,
+                                enum heap_source source, uint32_t *fresh);
+
+/* Take back a chain (linked by left) of HELD regions. */
+HIDDEN void heap_give(struct region *chain);
+
+/* Make the caller's region PAGES pages long where the pages that follow it
+ * are free and SOURCE allows them.  Returns whether it is; *FRESH as above. */
+HIDDEN bool heap_extend(struct region *region, uint32_t pages,
+                        enum heap_source source, uint32_t *fresh);
+
+/* Cut the caller's region to its first PAGES pages, where that is possible
+ * without memory; the rest becomes free. */
+HIDDEN void heap_shrink(struct region *region, uint32_t pages);
+
+/* Around fork(): no other thread holds the lock or a BUSY run. */
+HIDDEN void heap_fork_prepare(void);
+HIDDEN void heap_fork_done(void);
+
+/* ------------------------------------------------ addresses and regions */
+
+/* Whether PTR lies in the heap's address space. */
+static inline bool heap_owns(const void *ptr)
+{
+    return (size_t)((const char *)ptr - heap.base) < heap.span;
+}
+
+static inline size_t pages_to_bytes(size_t pages)
+{
+    return pages << heap.page_shift;
+}
+
+static inline char *page_address(uint32_t page)
+{
+    return heap.base + pages_to_bytes(page);
+}
+
+/* The region whose first or last page is PAGE, which lies below the top. */
+static inline struct region *region_at(uint32_t page)
+{
+    return &heap.pool[__atomic_load_n(&heap.map[page], __ATOMIC_RELAXED)];
+}
+
+/* The region that the program holds at PTR, or NULL.  heap_owns(PTR). */
+static inline struct region *region_of(const void *ptr)
+{
+    size_t page = (size_t)((const char *)ptr - heap.base) >> heap.page_shift;
+    if (unlikely(page >= load_relaxed(&heap.top)))
+        return NULL;
+    struct region *region = region_at((uint32_t)page);
+    return likely(load_relaxed(&region->addr) == ptr) ? region : NULL;
+}
+
+#endif /* ZKN_HEAP_H */

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * init.c - see init.h.
+ *
+ * The dynamic linker may call malloc before any constructor has run and
+ * before the C library knows its environment.  Such a request goes to the
+ * system allocator; the options are read when they can be.
+ */
+#include "init.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "heap.h"
+#include "log.h"
+#include "magazine.h"
+#include "options.h"
+#include "os.h"
+#include "stats.h"
+
+/* Less address space than this is not worth having. */
+#define RESERVE_LEAST (GIB / 4)
+
+#define RESERVE_MOST ((size_t)8 << 40)
+
+/* Where the limit on address space is finite, half of what is left. */
+static size_t address_space(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return SIZE_MAX;
+    return (size_t)limit.rlim_cur / 2;
+}
+
+static bool reserve(size_t ceiling)
+{
+    size_t bytes = options.reserve_bytes;
+    if (bytes == OPTION_AUTO) {
+        /* Address space is free, and plenty of it keeps big runs big. */
+        bytes = max_size(4 * os_physical_memory(), 64 * GIB);
+        bytes = min_size(bytes, RESERVE_MOST);
+    }
+    size_t allowed = address_space();
+    if (bytes > allowed) {
+        bytes = allowed;
+        stats_add(STAT_fallback_reserve, 1);
+    }
+    while (bytes >= RESERVE_LEAST) {
+        if (heap_open(bytes, ceiling) == 0)
+            return true;
+        bytes /= 2;
+        stats_add(STAT_fallback_reserve, 1);
+    }
+    return false;
+}
+
+static size_t cpus(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    return max_size((size_t)CPU_COUNT(&set), 1);
+}
+
+static void init(void)
+{
+    options_load();
+    size_t ceiling = options.cache_bytes, magazine = options.magazine_bytes;
+    if (ceiling == OPTION_AUTO)
+        ceiling = min_size(os_memory_limit() / 8, GIB);
+    /* An explicit ceiling holds for magazines and heap together. */
+    magazine = min_size(magazine, ceiling / 2 / cpus());
+    size_t heap_ceiling = ceiling - magazine * cpus();
+    if (!reserve(heap_ceiling)) {
+        stats_start(ZKN_BLOCK_OFF, 0);
+        return;
+    }
+    if (options.thp)
+        os_advise_huge(heap.base, heap.span);
+    magazine_open(magazine);
+    stats_start(ZKN_BLOCK_READY, ceiling);
+}
+
+bool init_cache(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (environ == NULL)
+        return false;
+    pthread_once(&once, init);
+    return heap.ready;
+}
+
+/* --------------------------------------------------------- process life */
+
+static void fork_prepare(void)
+{
+    magazine_fork_prepare();
+    heap_fork_prepare();
+}
+
+static void fork_done(void)
+{
+    heap_fork_done();
+    magazine_fork_done();
+}
+
+__attribute__((constructor)) static void load(void)
+{
+    init_cache();
+    if (pthread_atfork(fork_prepare, fork_done, fork_done) != 0)
+        log_warning("no memory for fork handlers; a child that forks while "
+                    "other threads allocate may hang",
+                    "");
+}
+
+__attribute__((destructor)) static void unload(void)
+{
+    if (options.stats_file != NULL)
+        stats_append(options.stats_file);
+}

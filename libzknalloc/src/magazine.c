@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * magazine.c - see magazine.h.
+ */
+#include "magazine.h"
+
+#include <sched.h>
+
+/* CPUs beyond this share shards: correct, only less quiet. */
+#define SHARDS 256
+
+#define CLASSES (CLASS_EXACT + 4 * (1 << CLASS_STEPS_LOG2) + 1)
+
+struct shard {
+    zkn_shard_counters_t stats; /* first: profilers read it (stats.h) */
+    _Atomic bool taken;
+    _Atomic size_t pages; /* in all lists; written by who has the flag */
+    struct region *held[CLASSES];
+} __attribute__((aligned(128)));
+
+static struct shard shards[SHARDS];
+static size_t page_limit; /* a shard's; 0 turns magazines off */
+static uint32_t largest;  /* region, in pages */
+
+void magazine_open(size_t bytes)
+{
+    page_limit = bytes >> heap.page_shift;
+    largest =
+        (uint32_t)min_size(MAGAZINE_LARGEST >> heap.page_shift, page_limit / 2);
+    stats_shards(&shards[0].stats, sizeof shards[0]);
+}
+
+bool magazine_fits(uint32_t pages)
+{
+    return pages <= largest;
+}
+
+static inline bool try_take(struct shard *shard)
+{
+    return !atomic_exchange_explicit(&shard->taken, true, memory_order_acquire);
+}
+
+static inline void leave(struct shard *shard)
+{
+    store_release(&shard->taken, false);
+}
+
+/* This CPU's shard, entered; or NULL where somebody else is in it. */
+static inline struct shard *enter(void)
+{
+    int cpu = sched_getcpu();
+    unsigned index = cpu > 0 ? (unsigned)cpu % SHARDS : 0;
+    struct shard *shard = &shards[index];
+    if (unlikely(!try_take(shard)))
+        return NULL;
+    if (unlikely(index >= __atomic_load_n(&zknalloc_stats_v1.n_shards,
+                                          __ATOMIC_RELAXED)))
+        stats_shards_in_use(index + 1);
+    return shard;
+}
+
+/* REGION moves between the program (+1) and the magazine (-1). */
+static inline void count(struct shard *shard, const struct region *region,
+                         uint64_t sign)
+{
+    uint64_t bytes = sign * pages_to_bytes(region->pages);
+    shard_add(&shard->stats, STAT_live_now, bytes);
+    shard_add(&shard->stats, STAT_cached_now, -bytes);
+    shard_add(&shard->stats, STAT_regions_now, sign);
+}
+
+struct region *magazine_take(uint32_t pages, size_t size)
+{
+    struct shard *shard = enter();
+    if (unlikely(shard == NULL))
+        return NULL;
+    struct region **held = &shard->held[class_floor(pages)];
+    struct region *region = *held;
+    if (likely(region != NULL)) {
+        *held = region->left;
+        store_relaxed(&shard->pages,
+                      load_relaxed(&shard->pages) - region->pages);
+        count(shard, region, 1);
+        shard_add(&shard->stats, STAT_hits, 1);
+        shard_add(&shard->stats, STAT_magazine_hits, 1);
+        shard_add(&shard->stats, STAT_bytes_hit, pages_to_bytes(region->pages));
+        shard_bump(&shard->stats.class_hits[stats_class(size)], 1);
+    }
+    leave(shard);
+    return region;
+}
+
+/* Empty the shard, which the caller is in, onto CHAIN. */
+static struct region *empty(struct shard *shard, struct region *chain)
+{
+    for (unsigned class = 0; class < CLASSES; class ++) {
+        while (shard->held[class] != NULL) {
+            struct region *region = shard->held[class];
+            shard->held[class] = region->left;
+            region->left = chain;
+            chain = region;
+        }
+    }
+    uint64_t bytes = pages_to_bytes(load_relaxed(&shard->pages));
+    /* The heap's gauges count magazines as live: so it is theirs again. */
+    shard_add(&shard->stats, STAT_live_now, bytes);
+    shard_add(&shard->stats, STAT_cached_now, -bytes);
+    store_relaxed(&shard->pages, 0);
+    return chain;
+}
+
+struct region *magazine_put(struct region *region)
+{
+    struct region *chain = NULL;
+    struct shard *shard = enter();
+    if (unlikely(shard == NULL)) {
+        stats_add(STAT_frees, 1);
+        stats_sub(STAT_regions_now, 1);
+        region->left = NULL;
+        return region;
+    }
+    if (unlikely(load_relaxed(&shard->pages) + region->pages > page_limit))
+        chain = empty(shard, NULL);
+    struct region **held = &shard->held[class_floor(region->pages)];
+    region->left = *held;
+    *held = region;
+    store_relaxed(&shard->pages, load_relaxed(&shard->pages) + region->pages);
+    count(shard, region, (uint64_t)-1);
+    shard_add(&shard->stats, STAT_frees, 1);
+    leave(shard);
+    return chain;
+}
+
+static unsigned shards_in_use(void)
+{
+    return (unsigned)__atomic_load_n(&zknalloc_stats_v1.n_shards,
+                                     __ATOMIC_ACQUIRE);
+}
+
+struct region *magazine_drain(void)
+{
+    struct region *chain = NULL;
+    for (unsigned i = 0, n = shards_in_use(); i < n; i++) {
+        struct shard *shard = &shards[i];
+        if (load_relaxed(&shard->pages) == 0 || !try_take(shard))
+            continue;
+        chain = empty(shard, chain);
+        leave(shard);
+    }
+    return chain;
+}
+
+void magazine_fork_prepare(void)
+{
+    for (unsigned i = 0; i < SHARDS; i++) {
+        while (!try_take(&shards[i]))
+            sched_yield();
+    }
+}
+
+void magazine_fork_done(void)
+{
+    for (unsigned i = 0; i < SHARDS; i++)
+        leave(&shards[i]);
+}

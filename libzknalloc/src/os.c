@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * os.c - see os.h for the contract.
+ */
+#include "os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "stats.h"
+
+/* Make the call, count it, and turn its failure into -errno. */
+#define COUNTED(counter, call)                                                 \
+    __extension__({                                                            \
+        int saved_ = errno;                                                    \
+        int result_ = (call) == 0 ? 0 : -errno;                                \
+        errno = saved_;                                                        \
+        stats_add(counter, 1);                                                 \
+        result_;                                                               \
+    })
+
+size_t os_page_size(void)
+{
+    static _Atomic size_t known;
+    size_t size = load_relaxed(&known);
+    if (unlikely(size == 0)) {
+        size = (size_t)sysconf(_SC_PAGESIZE);
+        store_relaxed(&known, size);
+    }
+    return size;
+}
+
+int os_reserve(size_t length, char **out)
+{
+    int saved = errno;
+    size_t padded = length + HUGE_PAGE;
+    char *addr =
+        mmap(NULL, padded, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    stats_add(STAT_syscalls_map, 1);
+    if (addr == MAP_FAILED) {
+        int error = -errno;
+        errno = saved;
+        return error;
+    }
+    char *aligned = (char *)round_up((uintptr_t)addr, HUGE_PAGE);
+    if (aligned > addr)
+        (void)munmap(addr, (size_t)(aligned - addr));
+    size_t tail = (size_t)(addr + padded - (aligned + length));
+    if (tail > 0)
+        (void)munmap(aligned + length, tail);
+    errno = saved;
+    *out = aligned;
+    return 0;
+}
+
+int os_commit(char *addr, size_t length)
+{
+    return COUNTED(STAT_syscalls_map,
+                   mprotect(addr, length, PROT_READ | PROT_WRITE));
+}
+
+int os_discard(char *addr, size_t length)
+{
+    return COUNTED(STAT_syscalls_advise, madvise(addr, length, MADV_DONTNEED));
+}
+
+int os_soften(char *addr, size_t length)
+{
+    return COUNTED(STAT_syscalls_advise, madvise(addr, length, MADV_FREE));
+}
+
+void os_advise_huge(char *addr, size_t length)
+{
+    if (COUNTED(STAT_syscalls_advise, madvise(addr, length, MADV_HUGEPAGE)) !=
+        0)
+        stats_add(STAT_fallback_thp, 1);
+}
+
+uint64_t os_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+size_t os_physical_memory(void)
+{
+    struct sysinfo info;
+    if (sysinfo(&info) != 0)
+        return GIB; /* cannot happen; a modest machine is a safe answer */
+    return (size_t)info.totalram * info.mem_unit;
+}
+
+/* Read the start of a small file into TEXT, NUL-terminated. */
+static bool read_file(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    size_t length = 0;
+    ssize_t n;
+    while (length < size - 1 &&
+           ((n = read(fd, text + length, size - 1 - length)) > 0 ||
+            (n < 0 && errno == EINTR))) {
+        if (n > 0)
+            length += (size_t)n;
+    }
+    close(fd);
+    text[length] = '\0';
+    return length > 0;
+}
+
+/* The number in the file at DIR/GROUP/NAME, or in the nearest ancestor group
+ * that has a smaller one.  A container often sees its own group as the root,
+ * so that the path in /proc/self/cgroup does not exist there: then each
+ * ancestor is tried as well, down to DIR itself. */
+static size_t group_limit(const char *dir, const char *group, const char *name)
+{
+    size_t limit = SIZE_MAX;
+    char path[768], text[32];
+    size_t base = strlen(dir), length = strlen(group);
+    if (base + length + strlen(name) + 2 > sizeof path)
+        return limit;
+    for (;;) {
+        memcpy(path, dir, base);
+        memcpy(path + base, group, length);
+        path[base + length] = '/';
+        strcpy(path + base + length + 1, name);
+        if (read_file(path, text, sizeof text) && *text >= '0' && *text <= '9')
+            limit = min_size(limit, strtoull(text, NULL, 10));
+        if (length == 0)
+            return limit;
+        while (length > 0 && group[--length] != '/')
+            continue;
+    }
+}
+
+/* /proc/self/cgroup has one line per hierarchy, "id:controllers:path"; the
+ * line with no controllers is version 2. */
+static size_t cgroup_limit(void)
+{
+    char text[4096];
+    size_t limit = SIZE_MAX;
+    if (!read_file("/proc/self/cgroup", text, sizeof text))
+        return limit;
+    char *save;
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        char *controllers = strchr(line, ':');
+        char *group = controllers != NULL ? strchr(controllers + 1, ':') : NULL;
+        if (group == NULL)
+            continue;
+        *controllers++ = *group++ = '\0';
+        if (*controllers == '\0')
+            limit = min_size(
+                limit, group_limit("/sys/fs/cgroup", group, "memory.max"));
+        else if (strcmp(controllers, "memory") == 0)
+            limit = min_size(limit, group_limit("/sys/fs/cgroup/memory", group,
+                                                "memory.limit_in_bytes"));
+    }
+    return limit;
+}
+
+size_t os_memory_limit(void)
+{
+    int saved = errno;
+    size_t limit = min_size(os_physical_memory(), cgroup_limit());
+    errno = saved;
+    return limit;
+}

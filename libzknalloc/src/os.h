@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * os.h - the whole surface towards the kernel: no other file makes a system
+ * call on memory or reads /proc and /sys.
+ *
+ * Contract of every function here: addresses and lengths are multiples of
+ * os_page_size(); the result is 0 or a negative errno, never errno itself;
+ * errno is preserved; each call made is counted in the statistics block;
+ * nothing allocates.  Callers hold no lock.
+ */
+#ifndef ZKN_OS_H
+#define ZKN_OS_H
+
+#include "base.h"
+
+/* Asks the kernel once, on the first call. */
+HIDDEN size_t os_page_size(void);
+
+/* Reserve LENGTH bytes of address space, inaccessible and uncharged, aligned
+ * to HUGE_PAGE.  Accounting is left to os_commit(), so that each overcommit
+ * mode refuses what it would refuse malloc(). */
+HIDDEN int os_reserve(size_t length, char **out);
+
+/* Make a part of the reservation readable and writable.  Where it was never
+ * used it reads as zero. */
+HIDDEN int os_commit(char *addr, size_t length);
+
+/* Give the pages back; the range stays usable and reads as zero. */
+HIDDEN int os_discard(char *addr, size_t length);
+
+/* Let the kernel take the pages when memory is short; until then, and once
+ * they are written again, they keep their content. */
+HIDDEN int os_soften(char *addr, size_t length);
+
+/* Ask for huge pages in the range; a refusal is counted, never an error. */
+HIDDEN void os_advise_huge(char *addr, size_t length);
+
+/* Bytes of memory that this process may use: the smaller of physical memory
+ * and the memory limit of its control group, version 1 or 2. */
+HIDDEN size_t os_memory_limit(void);
+
+/* Physical memory alone, in bytes. */
+HIDDEN size_t os_physical_memory(void);
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+HIDDEN uint64_t os_now_ns(void);
+
+#endif /* ZKN_OS_H */

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * tiling.c - see tiling.h.
+ *
+ * Invariants, whenever the lock is free:
+ *   - regions tile [0, top): region_at(first page) and region_at(last page)
+ *     are the region itself;
+ *   - two neighbours are never both DIRTY, both ZERO or both BARE;
+ *   - a free run is in the tree of its state, a DIRTY one in the age list too.
+ *
+ * The age list is ordered by last use.  A run that is cut keeps its age; runs
+ * that join take the younger one's, since a part of them was just used.
+ */
+#include "tiling.h"
+
+#include "stats.h"
+
+/* -------------------------------------------------------------- descriptors */
+
+bool tiling_stocked(void)
+{
+    return heap.spare_count + heap.pool_size >= heap.pool_next + TILING_SPARES;
+}
+
+static struct region *descriptor_get(void)
+{
+    struct region *region = heap.spares;
+    if (region != NULL) {
+        heap.spares = region->left;
+        heap.spare_count--;
+    } else {
+        region = &heap.pool[heap.pool_next++];
+    }
+    return region;
+}
+
+static void descriptor_put(struct region *region)
+{
+    store_relaxed(&region->state, REGION_SPARE);
+    region->left = heap.spares;
+    heap.spares = region;
+    heap.spare_count++;
+}
+
+/* Set the run that REGION covers, and point the map at it. */
+static void cover(struct region *region, uint32_t page, uint32_t pages)
+{
+    uint32_t index = (uint32_t)(region - heap.pool);
+    region->page = page;
+    region->pages = pages;
+    __atomic_store_n(&heap.map[page], index, __ATOMIC_RELAXED);
+    __atomic_store_n(&heap.map[page + pages - 1], index, __ATOMIC_RELAXED);
+}
+
+struct region *tiling_add(enum region_state state, uint32_t page,
+                          uint32_t pages)
+{
+    struct region *region = descriptor_get();
+    store_relaxed(&region->addr, NULL);
+    store_relaxed(&region->state, state);
+    region->zero_first = region->zero_pages = 0;
+    region->soft = 0;
+    cover(region, page, pages);
+    return region;
+}
+
+struct region *tiling_before(const struct region *region)
+{
+    return region->page > 0 ? region_at(region->page - 1) : NULL;
+}
+
+struct region *tiling_after(const struct region *region)
+{
+    uint32_t page = region->page + region->pages;
+    return page < load_relaxed(&heap.top) ? region_at(page) : NULL;
+}
+
+/* ----------------------------------------------------------------- age list */
+
+static void age_unlink(struct region *region)
+{
+    *(region->older != NULL ? &region->older->newer : &heap.oldest) =
+        region->newer;
+    *(region->newer != NULL ? &region->newer->older : &heap.newest) =
+        region->older;
+}
+
+/* Link REGION in just after PLACE in age, or as the newest for NULL. */
+static void age_link(struct region *region, struct region *place)
+{
+    region->older = place != NULL ? place : heap.newest;
+    region->newer = place != NULL ? place->newer : NULL;
+    *(region->older != NULL ? &region->older->newer : &heap.oldest) = region;
+    *(region->newer != NULL ? &region->newer->older : &heap.newest) = region;
+}
+
+/* ---------------------------------------------------------- free and unfree */
+
+static void set_soft(struct region *region, bool soft)
+{
+    if (region->soft != soft) {
+        uint64_t bytes = pages_to_bytes(region->pages);
+        stats_add(STAT_soft_now, soft ? bytes : -bytes);
+        region->soft = soft;
+    }
+}
+
+void tiling_detach(struct region *region)
+{
+    enum region_state state = state_of(region);
+    tree_remove(&heap.free[state], region);
+    if (state == REGION_DIRTY) {
+        set_soft(region, false);
+        age_unlink(region);
+        heap.dirty -= region->pages;
+    }
+    store_relaxed(&region->state, REGION_BUSY);
+}
+
+struct region *tiling_free(struct region *region, enum region_state state)
+{
+    struct region *before = tiling_before(region);
+    struct region *after = tiling_after(region);
+    uint32_t page = region->page, pages = region->pages;
+
+    store_relaxed(&region->addr, NULL);
+    if (before != NULL && state_of(before) == state) {
+        tiling_detach(before);
+        page = before->page;
+        pages += before->pages;
+        descriptor_put(before);
+    }
+    if (after != NULL && state_of(after) == state) {
+        tiling_detach(after);
+        pages += after->pages;
+        descriptor_put(after);
+    }
+    cover(region, page, pages);
+    store_relaxed(&region->state, state);
+    tree_insert(&heap.free[state], region);
+    if (state == REGION_DIRTY) {
+        region->soft = 0;
+        age_link(region, NULL);
+        heap.dirty += pages;
+    }
+    return region;
+}
+
+/* Make the free run REGION cover only [page, page + pages), its age kept. */
+static void resize(struct region *region, uint32_t page, uint32_t pages)
+{
+    enum region_state state = state_of(region);
+    tree_remove(&heap.free[state], region);
+    if (state == REGION_DIRTY) {
+        heap.dirty -= region->pages - pages;
+        if (region->soft)
+            stats_sub(STAT_soft_now, pages_to_bytes(region->pages - pages));
+    }
+    cover(region, page, pages);
+    tree_insert(&heap.free[state], region);
+}
+
+/* Take [page, end) out of the free run RUN, which covers it. */
+static void cut(struct region *run, uint32_t page, uint32_t end)
+{
+    uint32_t run_page = run->page, run_end = run->page + run->pages;
+    if (page > run_page && end < run_end) {
+        enum region_state state = state_of(run);
+        bool soft = run->soft;
+        resize(run, run_page, page - run_page);
+        struct region *rest = tiling_add(state, end, run_end - end);
+        tree_insert(&heap.free[state], rest);
+        if (state == REGION_DIRTY) {
+            heap.dirty += rest->pages;
+            age_link(rest, run);
+            set_soft(rest, soft);
+        }
+    } else if (page > run_page) {
+        resize(run, run_page, page - run_page);
+    } else if (end < run_end) {
+        resize(run, end, run_end - end);
+    } else {
+        tiling_detach(run);
+        descriptor_put(run);
+    }
+}
+
+/* A stretch of ZERO pages, counted from where the cutting began. */
+struct stretch {
+    uint32_t first, pages;
+};
+
+/* Take [page, end) out of RUN, which covers PAGE, and the free runs that
+ * follow it; returns the longest stretch of ZERO pages in it. */
+static struct stretch cut_all(struct region *run, uint32_t page, uint32_t end,
+                              uint32_t *zero)
+{
+    struct stretch longest = {0};
+    *zero = 0;
+    for (uint32_t at = page;;) {
+        uint32_t stop = (uint32_t)min_size(end, (size_t)run->page + run->pages);
+        if (state_of(run) == REGION_ZERO) {
+            *zero += stop - at;
+            if (stop - at > longest.pages)
+                longest = (struct stretch){at - page, stop - at};
+        }
+        cut(run, at, stop);
+        if (stop == end)
+            return longest;
+        at = stop;
+        run = region_at(at);
+    }
+}
+
+struct region *tiling_carve(struct region *first, uint32_t page, uint32_t pages,
+                            uint32_t *zero)
+{
+    struct stretch longest = cut_all(first, page, page + pages, zero);
+    struct region *region = tiling_add(REGION_HELD, page, pages);
+    region->zero_first = longest.first;
+    region->zero_pages = longest.pages;
+    return region;
+}
+
+void tiling_lengthen(struct region *region, uint32_t pages, uint32_t *zero)
+{
+    uint32_t end = region->page + region->pages;
+    (void)cut_all(region_at(end), end, region->page + pages, zero);
+    cover(region, region->page, pages);
+    region->zero_pages = 0;
+}
+
+void tiling_shorten(struct region *region, uint32_t pages)
+{
+    uint32_t rest = region->pages - pages;
+    cover(region, region->page, pages);
+    region->zero_pages = 0;
+    tiling_free(tiling_add(REGION_HELD, region->page + pages, rest),
+                REGION_DIRTY);
+}
+
+void tiling_mark_soft(struct region *region)
+{
+    set_soft(region, true);
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * trim.c - see trim.h.
+ *
+ * Victims are the runs that went unused longest.  Of a run, whole huge pages
+ * go first: giving back a part of one makes the kernel split it, which costs
+ * time now and huge pages later, and may not even free memory.
+ */
+#include "trim.h"
+
+#include "heap.h"
+#include "os.h"
+#include "stats.h"
+#include "tiling.h"
+
+/* Runs to look at, oldest first, for one that has a whole huge page. */
+#define VICTIM_TRIES 32
+
+/* The slack of the budget: 1/64 of the peak, and room for a few huge pages. */
+static size_t budget(void)
+{
+    return heap.live_peak + heap.live_peak / 64 +
+           ((8 * MIB) >> heap.page_shift);
+}
+
+static size_t excess(void)
+{
+    size_t over = 0, committed = heap.live + heap.dirty;
+    if (committed > budget())
+        over = committed - budget();
+    if (heap.dirty > heap.ceiling)
+        over = max_size(over, heap.dirty - heap.ceiling);
+    return min_size(over, heap.dirty);
+}
+
+static void publish(void)
+{
+    uint64_t *counters = zknalloc_stats_v1.heap.counters;
+    uint64_t live = pages_to_bytes(heap.live);
+    uint64_t cached = pages_to_bytes(heap.dirty);
+    __atomic_store_n(&counters[STAT_live_now], live, __ATOMIC_RELAXED);
+    __atomic_store_n(&counters[STAT_cached_now], cached, __ATOMIC_RELAXED);
+    __atomic_store_n(&counters[STAT_committed_now], live + cached,
+                     __ATOMIC_RELAXED);
+    stats_peak(STAT_live_peak, pages_to_bytes(heap.live_peak));
+    stats_peak(STAT_cached_peak, cached);
+    stats_peak(STAT_committed_peak, live + cached);
+}
+
+/* The whole huge pages inside RUN: [*page, *end). */
+static bool huge_core(const struct region *run, uint32_t *page, uint32_t *end)
+{
+    size_t unit = HUGE_PAGE >> heap.page_shift;
+    *page = (uint32_t)round_up(run->page, unit);
+    *end = (uint32_t)round_down((size_t)run->page + run->pages, unit);
+    return *page < *end;
+}
+
+/* Take about PAGES free pages out of the tiling, as one BUSY run. */
+static struct region *pick_victim(size_t pages)
+{
+    struct region *run = heap.oldest;
+    uint32_t page, end, zero;
+    if (tiling_stocked()) {
+        struct region *r = run;
+        for (unsigned i = 0; r != NULL && i < VICTIM_TRIES; i++, r = r->newer) {
+            if (!huge_core(r, &page, &end))
+                continue;
+            size_t want = round_up(pages, HUGE_PAGE >> heap.page_shift);
+            if (end - page > want)
+                page = end - (uint32_t)want;
+            run = tiling_carve(r, page, end - page, &zero);
+            store_relaxed(&run->state, REGION_BUSY);
+            return run;
+        }
+    }
+    tiling_detach(run);
+    return run;
+}
+
+/* Make OS_CALL on a BUSY run without the lock; the run is put back as AFTER,
+ * or as DIRTY where the kernel refuses.  Returns the run or NULL. */
+static struct region *advise(struct region *run, int (*os_call)(char *, size_t),
+                             enum region_state after)
+{
+    heap.busy++;
+    pthread_mutex_unlock(&heap.lock);
+    int error = os_call(page_address(run->page), pages_to_bytes(run->pages));
+    pthread_mutex_lock(&heap.lock);
+    heap.busy--;
+    if (error != 0)
+        stats_add(STAT_fallback_advise, 1);
+    run = tiling_free(run, error == 0 ? after : REGION_DIRTY);
+    return error == 0 ? run : NULL;
+}
+
+void trim_to_budget(void)
+{
+    for (size_t over; unlikely((over = excess()) > 0);) {
+        struct region *run = pick_victim(over);
+        uint32_t pages = run->pages;
+        if (advise(run, os_discard, REGION_ZERO) == NULL)
+            break; /* locked memory, say: nothing to gain by insisting */
+        stats_add(STAT_evictions, 1);
+        stats_add(STAT_bytes_evicted, pages_to_bytes(pages));
+    }
+    publish();
+}
+
+size_t trim_release(void)
+{
+    pthread_mutex_lock(&heap.lock);
+    /* Other threads may be freeing: stop at what there was to give. */
+    size_t goal = heap.dirty, done = 0;
+    while (done < goal && heap.oldest != NULL) {
+        struct region *run = heap.oldest;
+        uint32_t pages = run->pages;
+        tiling_detach(run);
+        if (advise(run, os_discard, REGION_ZERO) == NULL)
+            break;
+        done += pages;
+    }
+    publish();
+    pthread_mutex_unlock(&heap.lock);
+    stats_add(STAT_bytes_released, pages_to_bytes(done));
+    return pages_to_bytes(done);
+}
+
+size_t trim_soften(void)
+{
+    pthread_mutex_lock(&heap.lock);
+    size_t goal = heap.dirty, done = 0;
+    /* Each run goes to the young end of the age list, so their order among
+     * each other stays, and each comes up once. */
+    while (done < goal && heap.oldest != NULL) {
+        struct region *run = heap.oldest;
+        uint32_t pages = run->pages;
+        tiling_detach(run);
+        run = advise(run, os_soften, REGION_DIRTY);
+        if (run == NULL)
+            break;
+        tiling_mark_soft(run);
+        done += pages;
+    }
+    publish();
+    pthread_mutex_unlock(&heap.lock);
+    stats_add(STAT_bytes_softened, pages_to_bytes(done));
+    return pages_to_bytes(done);
+}

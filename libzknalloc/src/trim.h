@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * trim.h - giving free pages back to the kernel.
+ *
+ * Budget, in pages, whenever a request has been served:
+ *
+ *     live + dirty <= high-water mark of live + slack
+ *     dirty        <= ceiling
+ *
+ * so the resident size never passes what the program itself once needed.
+ */
+#ifndef ZKN_TRIM_H
+#define ZKN_TRIM_H
+
+#include "base.h"
+
+/* Enforce the budget and publish the gauges.  Called and returns with
+ * heap.lock, which it drops around each system call. */
+HIDDEN void trim_to_budget(void);
+
+/* Give back, or offer to the kernel, all free pages; returns the bytes.
+ * Called without the lock. */
+HIDDEN size_t trim_release(void);
+HIDDEN size_t trim_soften(void);
+
+#endif /* ZKN_TRIM_H */
