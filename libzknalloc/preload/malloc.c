@@ -186,12 +186,27 @@ static inline bool is_power_of_two(size_t n)
     return n != 0 && (n & (n - 1)) == 0;
 }
 
+/* A large request: the cache's, or where it cannot serve, the next one's. */
+static __attribute__((noinline)) void *large(size_t size, size_t alignment,
+                                             bool zeroed)
+{
+    void *ptr = zkn_private_alloc(size, alignment, zeroed);
+    if (likely(ptr != NULL))
+        return ptr;
+    if (size > PTRDIFF_MAX) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (zeroed)
+        return next.calloc(1, size);
+    return alignment > 1 ? next.memalign(alignment, size) : next.malloc(size);
+}
+
 /* ALIGNMENT is a power of two. */
 static void *aligned(size_t alignment, size_t size)
 {
-    void *ptr =
-        is_large(size) ? zkn_private_alloc(size, alignment, false) : NULL;
-    return ptr != NULL ? ptr : next.memalign(alignment, size);
+    return is_large(size) ? large(size, alignment, false)
+                          : next.memalign(alignment, size);
 }
 
 /* A copy of PTR, of which HAD bytes may be read, in a block of SIZE bytes. */
@@ -210,24 +225,18 @@ static __attribute__((noinline)) void *move(void *ptr, size_t had, size_t size)
 
 EXPORT void *malloc(size_t size)
 {
-    if (unlikely(is_large(size))) {
-        void *ptr = zkn_private_alloc(size, 1, false);
-        if (likely(ptr != NULL))
-            return ptr;
-    }
-    return next.malloc(size);
+    return unlikely(is_large(size)) ? large(size, 1, false) : next.malloc(size);
 }
 
 EXPORT void *calloc(size_t count, size_t size)
 {
     size_t bytes;
-    if (likely(!__builtin_mul_overflow(count, size, &bytes)) &&
-        unlikely(is_large(bytes))) {
-        void *ptr = zkn_private_alloc(bytes, 1, true);
-        if (likely(ptr != NULL))
-            return ptr;
+    if (unlikely(__builtin_mul_overflow(count, size, &bytes))) {
+        errno = ENOMEM;
+        return NULL;
     }
-    return next.calloc(count, size);
+    return unlikely(is_large(bytes)) ? large(bytes, 1, true)
+                                     : next.calloc(count, size);
 }
 
 EXPORT void free(void *ptr)

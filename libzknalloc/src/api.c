@@ -20,21 +20,41 @@
 
 static inline bool is_large(size_t size)
 {
-    return size >= ZKN_THRESHOLD && size <= PTRDIFF_MAX;
+    return size >= ZKN_THRESHOLD;
 }
 
-/* For a large request that the cache could not serve. */
-static COLD void *from_system(size_t alignment, size_t size, bool zeroed)
+static inline void *from_system(size_t size, size_t alignment, bool zeroed)
+{
+    if (alignment == 1)
+        return zeroed ? calloc(1, size) : malloc(size);
+    void *ptr = memalign(alignment, size);
+    if (zeroed && ptr != NULL)
+        memset(ptr, 0, size);
+    return ptr;
+}
+
+/* A large request that the cache cannot serve. */
+static COLD void *fall_back(size_t size, size_t alignment, bool zeroed)
 {
     stats_add(STAT_fallback_system, 1);
-    if (zeroed)
-        return calloc(1, size);
-    return alignment > 1 ? memalign(alignment, size) : malloc(size);
+    if (size > PTRDIFF_MAX) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return from_system(size, max_size(alignment, 64), zeroed);
+}
+
+static inline void *allocate(size_t size, size_t alignment, bool zeroed)
+{
+    if (!is_large(size))
+        return from_system(size, alignment, zeroed);
+    void *ptr = cache_alloc(size, alignment, zeroed);
+    return likely(ptr != NULL) ? ptr : fall_back(size, alignment, zeroed);
 }
 
 void *zkn_private_alloc(size_t size, size_t alignment, bool zeroed)
 {
-    void *ptr = is_large(size) ? cache_alloc(size, alignment, zeroed) : NULL;
+    void *ptr = cache_alloc(size, alignment, zeroed);
     if (unlikely(ptr == NULL))
         stats_add(STAT_fallback_system, 1);
     return ptr;
@@ -42,10 +62,7 @@ void *zkn_private_alloc(size_t size, size_t alignment, bool zeroed)
 
 void *zkn_alloc(size_t size)
 {
-    if (!is_large(size))
-        return malloc(size);
-    void *ptr = cache_alloc(size, 1, false);
-    return likely(ptr != NULL) ? ptr : from_system(64, size, false);
+    return allocate(size, 1, false);
 }
 
 void *zkn_calloc(size_t count, size_t size)
@@ -55,10 +72,7 @@ void *zkn_calloc(size_t count, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    if (!is_large(bytes))
-        return calloc(1, bytes);
-    void *ptr = cache_alloc(bytes, 1, true);
-    return likely(ptr != NULL) ? ptr : from_system(1, bytes, true);
+    return allocate(bytes, 1, true);
 }
 
 void *zkn_aligned_alloc(size_t alignment, size_t size)
@@ -67,12 +81,7 @@ void *zkn_aligned_alloc(size_t alignment, size_t size)
         errno = EINVAL;
         return NULL;
     }
-    void *ptr = is_large(size) ? cache_alloc(size, alignment, false) : NULL;
-    if (likely(ptr != NULL))
-        return ptr;
-    if (is_large(size))
-        return from_system(alignment, size, false);
-    return memalign(alignment, size);
+    return allocate(size, alignment, false);
 }
 
 void *zkn_realloc(void *ptr, size_t size)
@@ -87,7 +96,7 @@ void *zkn_realloc(void *ptr, size_t size)
         void *result = cache_realloc(ptr, size);
         if (likely(result != NULL))
             return result;
-    } else if (!heap_owns(ptr) && !is_large(size)) {
+    } else if (!heap_owns(ptr) && (!is_large(size) || !heap.ready)) {
         return realloc(ptr, size);
     }
     /* Across the threshold, or out of the cache: a copy. */

@@ -102,7 +102,8 @@ static void test_realloc(void)
     size_t had = 10;
     uint64_t seed = 7;
     for (int i = 0; i < 2000; i++) {
-        size_t size = 1 + (random_next(&seed) >> (40 + random_next(&seed) % 20));
+        size_t size =
+            1 + (random_next(&seed) >> (40 + random_next(&seed) % 20));
         char *moved = zkn_realloc(ptr, size);
         CHECK_TRUE(moved != NULL);
         size_t kept = had < size ? had : size;

@@ -22,8 +22,8 @@ static void *work(void *argument)
     uint64_t seed = (uintptr_t)argument + 1;
     for (int i = 0; i < ROUNDS; i++) {
         size_t size = ZKN_THRESHOLD + random_next(&seed) % (3 << 20);
-        unsigned char *ptr = random_next(&seed) % 2 ? zkn_alloc(size)
-                                                    : zkn_calloc(1, size);
+        unsigned char *ptr =
+            random_next(&seed) % 2 ? zkn_alloc(size) : zkn_calloc(1, size);
         CHECK_TRUE(ptr != NULL);
         unsigned char tag = (unsigned char)(1 + random_next(&seed) % 255);
         ptr[0] = ptr[size / 2] = tag;

@@ -99,9 +99,9 @@ static inline int run_child(void (*body)(void), char *text, size_t size)
     size_t length = 0;
     ssize_t n;
     char rest[256];
-    while ((n = length < size - 1 ? read(fds[0], text + length,
-                                         size - 1 - length)
-                                  : read(fds[0], rest, sizeof rest)) > 0)
+    while ((n = length < size - 1
+                    ? read(fds[0], text + length, size - 1 - length)
+                    : read(fds[0], rest, sizeof rest)) > 0)
         length += length < size - 1 ? (size_t)n : 0;
     text[length] = '\0';
     close(fds[0]);

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * The malloc family under the preload library: large requests are ours, small
+ * ones are not, and each member keeps its contract at both sizes.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+
+#include "testing.h"
+
+#define SMALL ((size_t)1000)
+#define LARGE ((size_t)1 << 20)
+
+void cfree(void *ptr);
+void free_sized(void *ptr, size_t size);
+void free_aligned_sized(void *ptr, size_t alignment, size_t size);
+
+static volatile size_t huge = SIZE_MAX;
+
+/* Every byte can be written, and the block is whose it should be. */
+static void check_block(void *ptr, size_t size)
+{
+    CHECK_TRUE(ptr != NULL);
+    CHECK(zkn_owns(ptr), ==, size >= ZKN_THRESHOLD);
+    CHECK(malloc_usable_size(ptr), >=, size);
+    memset(ptr, 0x5a, size);
+}
+
+static void test_family(size_t size)
+{
+    void *ptr = malloc(size);
+    check_block(ptr, size);
+    free(ptr);
+
+    ptr = calloc(size / 4, 4);
+    CHECK_TRUE(is_zero(ptr, size / 4 * 4));
+    check_block(ptr, size / 4 * 4);
+    free_sized(ptr, size / 4 * 4);
+
+    for (size_t align = 16; align <= 65536; align *= 4) {
+        ptr = aligned_alloc(align, size);
+        CHECK((uintptr_t)ptr % align, ==, 0);
+        check_block(ptr, size);
+        free_aligned_sized(ptr, align, size);
+
+        ptr = memalign(align, size);
+        CHECK((uintptr_t)ptr % align, ==, 0);
+        check_block(ptr, size);
+        free(ptr);
+
+        CHECK(posix_memalign(&ptr, align, size), ==, 0);
+        CHECK((uintptr_t)ptr % align, ==, 0);
+        check_block(ptr, size);
+        cfree(ptr);
+    }
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    ptr = valloc(size);
+    CHECK((uintptr_t)ptr % page, ==, 0);
+    check_block(ptr, size);
+    free(ptr);
+    ptr = pvalloc(size);
+    CHECK((uintptr_t)ptr % page, ==, 0);
+    CHECK(malloc_usable_size(ptr) + page, >, size);
+    free(ptr);
+}
+
+static void test_realloc(void)
+{
+    unsigned char *ptr = realloc(NULL, SMALL);
+    check_block(ptr, SMALL);
+    ptr = reallocarray(ptr, 1024, 1024);
+    CHECK_TRUE(ptr != NULL && zkn_owns(ptr));
+    CHECK(ptr[SMALL - 1], ==, 0x5a);
+    memset(ptr, 0x77, LARGE);
+    ptr = realloc(ptr, 64 * LARGE);
+    CHECK(ptr[LARGE - 1], ==, 0x77);
+    ptr = realloc(ptr, SMALL);
+    CHECK_TRUE(ptr != NULL && !zkn_owns(ptr));
+    CHECK(ptr[SMALL - 1], ==, 0x77);
+    free(realloc(ptr, 0)); /* small: NULL or not, as the next one has it */
+    ptr = malloc(LARGE);
+    CHECK_TRUE(realloc(ptr, 0) == NULL);
+}
+
+static void test_errors(void)
+{
+    errno = 0;
+    CHECK_TRUE(malloc(huge) == NULL);
+    CHECK(errno, ==, ENOMEM);
+    errno = 0;
+    CHECK_TRUE(calloc(huge / 2, 4) == NULL);
+    CHECK(errno, ==, ENOMEM);
+    errno = 0;
+    CHECK_TRUE(reallocarray(NULL, huge / 2, 4) == NULL);
+    CHECK(errno, ==, ENOMEM);
+    errno = 0;
+    CHECK_TRUE(pvalloc(huge) == NULL);
+    CHECK(errno, ==, ENOMEM);
+    void *ptr = &ptr;
+    errno = 33;
+    CHECK(posix_memalign(&ptr, 24, LARGE), ==, EINVAL);
+    CHECK(posix_memalign(&ptr, 4, LARGE), ==, EINVAL);
+    CHECK(posix_memalign(&ptr, 64, huge / 2), ==, ENOMEM);
+    CHECK_TRUE(ptr == &ptr);
+    CHECK(errno, ==, 33);
+    free(malloc(LARGE));
+    free(NULL);
+    CHECK(errno, ==, 33);
+}
+
+/* The promise of the README: no fault per round, once warm. */
+static void test_fills(void)
+{
+    for (size_t size = (size_t)8 << 20; size <= (size_t)128 << 20; size *= 4) {
+        for (int round = 0; round < 2; round++) {
+            void *ptr = malloc(size);
+            memset(ptr, round, size);
+            free(ptr);
+        }
+        long before = minor_faults();
+        for (int round = 0; round < 3; round++) {
+            char *volatile ptr = malloc(size);
+            memset(ptr, round, size);
+            free(ptr);
+        }
+        CHECK(minor_faults(), ==, before);
+    }
+}
+
+static void *thread_body(void *unused)
+{
+    (void)unused;
+    void *ptr = malloc(LARGE);
+    check_block(ptr, LARGE);
+    return ptr;
+}
+
+static void test_process_life(void)
+{
+    pthread_t thread;
+    void *ptr;
+    CHECK(pthread_create(&thread, NULL, thread_body, NULL), ==, 0);
+    pthread_join(thread, &ptr);
+    free(ptr); /* on another thread, after its owner ended */
+
+    pid_t child = fork();
+    if (child == 0) {
+        test_family(LARGE);
+        test_family(SMALL);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0), ==, child);
+    CHECK(status, ==, 0);
+
+    /* A library that is opened at run time uses the same malloc. */
+    void *library = dlopen("libm.so.6", RTLD_NOW | RTLD_LOCAL);
+    CHECK_TRUE(library != NULL);
+    CHECK(dlclose(library), ==, 0);
+    FILE *stream = fopen("/dev/null", "w");
+    CHECK_TRUE(stream != NULL);
+    char *buffer = malloc(LARGE);
+    setvbuf(stream, buffer, _IOFBF, LARGE);
+    fclose(stream);
+    free(buffer);
+}
+
+int main(void)
+{
+    /* The C++ library, where the next allocator brings it, keeps a block. */
+    size_t live = stats_now().live_now;
+    test_family(SMALL);
+    test_family(LARGE);
+    test_realloc();
+    test_errors();
+    test_fills();
+    test_process_life();
+    CHECK(stats_now().live_now, ==, live);
+    return 0;
+}
