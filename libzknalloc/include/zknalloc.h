@@ -157,6 +157,8 @@ ZKN_API size_t zkn_release_cache(void) ZKN_NOTHROW;
     X(COUNTER, syscalls_scan, "PAGEMAP_SCAN calls made")                      \
     X(COUNTER, fallback_system, "large requests passed to the system")        \
     X(COUNTER, fallback_thp, "huge-page advice that the kernel refused")      \
+    X(COUNTER, bytes_moved, "bytes moved between free runs by mremap")        \
+    X(COUNTER, fallback_move, "moves that the kernel refused")                \
     X(COUNTER, fallback_advise, "other advice that the kernel refused")       \
     X(COUNTER, fallback_reserve, "address-space reservations made smaller")   \
     X(GAUGE, live_now, "bytes in live regions")                               \

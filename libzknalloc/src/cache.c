@@ -61,9 +61,26 @@ static void clear(const struct region *region, size_t size)
     stats_add(STAT_bytes_cleared, zero + (rest < size ? size - rest : 0));
 }
 
-/* From the page heap: resident runs first; before it asks the kernel for
- * memory, what the magazines hold must be used. */
-static struct region *take(struct heap_request request, size_t size)
+/* Count a region that the page heap served, FRESH of its pages from the
+ * kernel, for a request of SIZE bytes. */
+static struct region *counted(struct region *region, size_t size,
+                              uint32_t fresh)
+{
+    if (region == NULL)
+        return NULL;
+    uint64_t *row = fresh == 0 ? zknalloc_stats_v1.heap.class_hits
+                               : zknalloc_stats_v1.heap.class_misses;
+    __atomic_fetch_add(&row[stats_class(size)], 1, __ATOMIC_RELAXED);
+    stats_add(fresh == 0 ? STAT_hits : STAT_misses, 1);
+    stats_add(STAT_bytes_hit, pages_to_bytes(region->pages - fresh));
+    stats_add(STAT_bytes_missed, pages_to_bytes(fresh));
+    stats_add(STAT_regions_now, 1);
+    return region;
+}
+
+/* From resident pages of the page heap; what the magazines hold is looked at
+ * too before the answer is no. */
+static struct region *take_resident(struct heap_request request, size_t size)
 {
     uint32_t fresh = 0;
     struct region *region = heap_take(request, HEAP_RESIDENT, &fresh);
@@ -74,19 +91,22 @@ static struct region *take(struct heap_request request, size_t size)
             region = heap_take(request, HEAP_RESIDENT, &fresh);
         }
     }
-    if (region == NULL)
-        region = heap_take(request, HEAP_ANY, &fresh);
-    if (region == NULL)
-        return NULL;
+    return counted(region, size, fresh);
+}
 
-    uint64_t *row = fresh == 0 ? zknalloc_stats_v1.heap.class_hits
-                               : zknalloc_stats_v1.heap.class_misses;
-    __atomic_fetch_add(&row[stats_class(size)], 1, __ATOMIC_RELAXED);
-    stats_add(fresh == 0 ? STAT_hits : STAT_misses, 1);
-    stats_add(STAT_bytes_hit, pages_to_bytes(region->pages - fresh));
-    stats_add(STAT_bytes_missed, pages_to_bytes(fresh));
-    stats_add(STAT_regions_now, 1);
-    return region;
+static struct region *take_any(struct heap_request request, size_t size)
+{
+    uint32_t fresh = 0;
+    struct region *region = heap_take(request, HEAP_ANY, &fresh);
+    return counted(region, size, fresh);
+}
+
+/* Hand REGION to the program. */
+static void *publish(struct region *region)
+{
+    void *ptr = load_relaxed(&region->addr);
+    store_relaxed(&region->state, REGION_LIVE);
+    return ptr;
 }
 
 void *cache_alloc(size_t size, size_t alignment, bool zeroed)
@@ -100,15 +120,14 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
     struct region *region = NULL;
     if (unlikely(alignment > pages_to_bytes(1)))
         request.align = (uint32_t)(alignment >> heap.page_shift);
-    if (magazine_fits(request.pages)) {
-        request.pages = class_round(request.pages);
-        if (likely(request.align == 1))
-            region = magazine_take(request.pages, size);
-    }
+    if (magazine_fits(request.pages) && likely(request.align == 1))
+        region = magazine_take(request.pages, size);
     if (likely(region != NULL)) {
         region->zero_pages = 0;
     } else {
-        region = take(request, size);
+        region = take_resident(request, size);
+        if (region == NULL)
+            region = take_any(request, size);
         if (region == NULL)
             return NULL;
     }
@@ -116,9 +135,7 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
         stats_add(STAT_callocs, 1);
         clear(region, size);
     }
-    void *ptr = load_relaxed(&region->addr);
-    store_relaxed(&region->state, REGION_LIVE);
-    return ptr;
+    return publish(region);
 }
 
 /* --------------------------------------------------------------------- free */
@@ -146,29 +163,34 @@ void cache_free(void *ptr, size_t size)
 
 /* ------------------------------------------------------------------ realloc */
 
+/* Where a growing region goes, in order of preference: into resident pages
+ * that follow it, into resident pages elsewhere, into fresh pages that follow
+ * it, into fresh pages elsewhere. */
 static void *grow(struct region *region, void *ptr, size_t size)
 {
     size_t old = capacity(region);
-    uint32_t pages = region->pages + pages_for(size - old), fresh = 0;
+    uint32_t more = pages_for(size - old), pages = region->pages + more;
+    uint32_t fresh = 0;
+    struct region *moved = NULL;
 
-    bool extended = heap_extend(region, pages, HEAP_RESIDENT, &fresh);
-    void *moved = NULL;
-    if (!extended) {
-        /* Resident pages elsewhere beat fresh ones here. */
-        extended = heap_extend(region, pages, HEAP_ANY, &fresh);
+    if (!heap_extend(region, pages, HEAP_RESIDENT, &fresh)) {
+        struct heap_request request = {pages_for(size), 1};
+        moved = take_resident(request, size);
+        if (moved == NULL && !heap_extend(region, pages, HEAP_ANY, &fresh)) {
+            moved = take_any(request, size);
+            if (moved == NULL)
+                return NULL;
+        }
     }
-    if (extended) {
-        stats_add(STAT_bytes_hit,
-                  pages_to_bytes(pages_for(size - old) - fresh));
+    if (moved == NULL) {
+        stats_add(STAT_bytes_hit, pages_to_bytes(more - fresh));
         stats_add(STAT_bytes_missed, pages_to_bytes(fresh));
         return ptr;
     }
-    moved = cache_alloc(size, 1, false);
-    if (moved != NULL) {
-        memcpy(moved, ptr, old);
-        cache_free(ptr, 0);
-    }
-    return moved;
+    memcpy(load_relaxed(&moved->addr), ptr, old);
+    void *result = publish(moved);
+    cache_free(ptr, 0);
+    return result;
 }
 
 void *cache_realloc(void *ptr, size_t size)
@@ -177,6 +199,8 @@ void *cache_realloc(void *ptr, size_t size)
     size_t had = capacity(region);
     void *result = ptr;
 
+    if (unlikely(size >= heap.span))
+        return NULL;
     if (size > had) {
         result = grow(region, ptr, size);
     } else if (had - size >= ZKN_THRESHOLD) {

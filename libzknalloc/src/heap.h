@@ -11,11 +11,15 @@
  * had;
  *   3. a ZERO run, and if there is none the heap grows at its top.
  *
- * Steps 2 and 3 take memory from the kernel.  Budget: live plus dirty pages
- * stay within the high-water mark of live pages plus a stated slack, and
- * dirty pages within the ceiling; what exceeds either is given back, oldest
- * first, before the caller touches its new pages, so that the resident size
- * never passes the budget.
+ * Steps 2 and 3 need memory.  Budget: live plus dirty pages stay within the
+ * high-water mark of live pages plus a stated slack, and dirty pages within
+ * the ceiling.  Where new pages would pass it, pages of free runs elsewhere
+ * are moved under them (assemble.h) or given back (trim.h) before the caller
+ * touches anything, so that the resident size never passes the budget.
+ *
+ * Huge pages: the kernel brings a whole one when any page of it is touched.
+ * So a request that ends inside one that was ZERO makes the rest of it DIRTY:
+ * it will be resident, and the next requests had better use it.
  *
  * Locks: heap.lock covers bookkeeping only.  A run that needs a system call
  * is taken out of trees and lists as BUSY, the lock is dropped, the call is
@@ -28,6 +32,9 @@
 
 #include "region.h"
 
+/* The most address space that the heap manages. */
+#define HEAP_SPAN_MOST ((size_t)8 << 40)
+
 struct heap {
     /* Read on every path; written once, before anything is served. */
     char *base;
@@ -36,6 +43,7 @@ struct heap {
     struct region *pool; /* entry 0 is never used */
     unsigned page_shift;
     bool ready;
+    bool huge;            /* touching a page brings its whole huge page */
     _Atomic uint32_t top; /* pages below are tiled by regions */
 
     pthread_mutex_t lock; /* everything from here on */
@@ -50,6 +58,7 @@ struct heap {
     size_t live, live_peak, dirty;   /* pages; magazines count as live */
     size_t ceiling;                  /* pages that dirty may reach */
     unsigned busy;                   /* runs in the state BUSY */
+    size_t moves;                    /* see assemble.h */
 };
 
 extern HIDDEN struct heap heap;
@@ -60,8 +69,9 @@ struct heap_request {
     uint32_t align;
 };
 
-/* Reserve BYTES of address space and become ready.  Returns 0 or -errno. */
-HIDDEN int heap_open(size_t bytes, size_t ceiling);
+/* Reserve BYTES of address space and become ready.  CEILING bounds the free
+ * memory kept, in bytes.  Returns 0 or -errno. */
+HIDDEN int heap_open(size_t bytes, size_t ceiling, bool huge);
 
 /* Where the pages of a request may come from. */
 enum heap_source {
@@ -102,6 +112,9 @@ static inline size_t pages_to_bytes(size_t pages)
 {
     return pages << heap.page_shift;
 }
+
+/* Pages in a huge page. */
+#define HUGE_PAGES (HUGE_PAGE >> heap.page_shift)
 
 static inline char *page_address(uint32_t page)
 {

@@ -37,19 +37,20 @@ static size_t address_space(void)
 
 static bool reserve(size_t ceiling)
 {
+    bool huge = options.thp && os_huge_pages();
     size_t bytes = options.reserve_bytes;
     if (bytes == OPTION_AUTO) {
         /* Address space is free, and plenty of it keeps big runs big. */
         bytes = max_size(4 * os_physical_memory(), 64 * GIB);
-        bytes = min_size(bytes, RESERVE_MOST);
     }
+    bytes = min_size(bytes, HEAP_SPAN_MOST);
     size_t allowed = address_space();
     if (bytes > allowed) {
         bytes = allowed;
         stats_add(STAT_fallback_reserve, 1);
     }
     while (bytes >= RESERVE_LEAST) {
-        if (heap_open(bytes, ceiling) == 0)
+        if (heap_open(bytes, ceiling, huge) == 0)
             return true;
         bytes /= 2;
         stats_add(STAT_fallback_reserve, 1);
@@ -69,11 +70,14 @@ static void init(void)
 {
     options_load();
     size_t ceiling = options.cache_bytes, magazine = options.magazine_bytes;
-    if (ceiling == OPTION_AUTO)
+    size_t heap_ceiling = SIZE_MAX;
+    if (ceiling == OPTION_AUTO) {
         ceiling = min_size(os_memory_limit() / 8, GIB);
-    /* An explicit ceiling holds for magazines and heap together. */
-    magazine = min_size(magazine, ceiling / 2 / cpus());
-    size_t heap_ceiling = ceiling - magazine * cpus();
+    } else {
+        /* An explicit ceiling holds for magazines and heap together. */
+        magazine = min_size(magazine, ceiling / 2 / cpus());
+        heap_ceiling = ceiling - magazine * cpus();
+    }
     if (!reserve(heap_ceiling)) {
         stats_start(ZKN_BLOCK_OFF, 0);
         return;

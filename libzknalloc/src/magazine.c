@@ -9,30 +9,33 @@
 /* CPUs beyond this share shards: correct, only less quiet. */
 #define SHARDS 256
 
-#define CLASSES (CLASS_EXACT + 4 * (1 << CLASS_STEPS_LOG2) + 1)
+/* Sizes, in pages, that are this many apart share a slot. */
+#define SLOTS 64
+
+struct slot {
+    struct region *held; /* linked by left; each of PAGES pages */
+    uint32_t pages;
+};
 
 struct shard {
     zkn_shard_counters_t stats; /* first: profilers read it (stats.h) */
     _Atomic bool taken;
-    _Atomic size_t pages; /* in all lists; written by who has the flag */
-    struct region *held[CLASSES];
+    _Atomic size_t pages; /* in all slots; written by who has the flag */
+    struct slot slots[SLOTS];
 } __attribute__((aligned(128)));
 
 static struct shard shards[SHARDS];
 static size_t page_limit; /* a shard's; 0 turns magazines off */
-static uint32_t largest;  /* region, in pages */
 
 void magazine_open(size_t bytes)
 {
     page_limit = bytes >> heap.page_shift;
-    largest =
-        (uint32_t)min_size(MAGAZINE_LARGEST >> heap.page_shift, page_limit / 2);
     stats_shards(&shards[0].stats, sizeof shards[0]);
 }
 
 bool magazine_fits(uint32_t pages)
 {
-    return pages <= largest;
+    return pages <= page_limit;
 }
 
 static inline bool try_take(struct shard *shard)
@@ -74,38 +77,37 @@ struct region *magazine_take(uint32_t pages, size_t size)
     struct shard *shard = enter();
     if (unlikely(shard == NULL))
         return NULL;
-    struct region **held = &shard->held[class_floor(pages)];
-    struct region *region = *held;
+    struct slot *slot = &shard->slots[pages % SLOTS];
+    struct region *region = slot->pages == pages ? slot->held : NULL;
     if (likely(region != NULL)) {
-        *held = region->left;
-        store_relaxed(&shard->pages,
-                      load_relaxed(&shard->pages) - region->pages);
+        slot->held = region->left;
+        store_relaxed(&shard->pages, load_relaxed(&shard->pages) - pages);
         count(shard, region, 1);
         shard_add(&shard->stats, STAT_hits, 1);
         shard_add(&shard->stats, STAT_magazine_hits, 1);
-        shard_add(&shard->stats, STAT_bytes_hit, pages_to_bytes(region->pages));
+        shard_add(&shard->stats, STAT_bytes_hit, pages_to_bytes(pages));
         shard_bump(&shard->stats.class_hits[stats_class(size)], 1);
     }
     leave(shard);
     return region;
 }
 
-/* Empty the shard, which the caller is in, onto CHAIN. */
-static struct region *empty(struct shard *shard, struct region *chain)
+/* Empty SLOT onto CHAIN. */
+static struct region *empty(struct shard *shard, struct slot *slot,
+                            struct region *chain)
 {
-    for (unsigned class = 0; class < CLASSES; class ++) {
-        while (shard->held[class] != NULL) {
-            struct region *region = shard->held[class];
-            shard->held[class] = region->left;
-            region->left = chain;
-            chain = region;
-        }
+    size_t pages = 0;
+    while (slot->held != NULL) {
+        struct region *region = slot->held;
+        slot->held = region->left;
+        region->left = chain;
+        chain = region;
+        pages += region->pages;
     }
-    uint64_t bytes = pages_to_bytes(load_relaxed(&shard->pages));
-    /* The heap's gauges count magazines as live: so it is theirs again. */
-    shard_add(&shard->stats, STAT_live_now, bytes);
-    shard_add(&shard->stats, STAT_cached_now, -bytes);
-    store_relaxed(&shard->pages, 0);
+    /* The heap's gauges count magazines as live, so it is theirs again. */
+    shard_add(&shard->stats, STAT_live_now, pages_to_bytes(pages));
+    shard_add(&shard->stats, STAT_cached_now, -pages_to_bytes(pages));
+    store_relaxed(&shard->pages, load_relaxed(&shard->pages) - pages);
     return chain;
 }
 
@@ -119,13 +121,23 @@ struct region *magazine_put(struct region *region)
         region->left = NULL;
         return region;
     }
-    if (unlikely(load_relaxed(&shard->pages) + region->pages > page_limit))
-        chain = empty(shard, NULL);
-    struct region **held = &shard->held[class_floor(region->pages)];
-    region->left = *held;
-    *held = region;
-    store_relaxed(&shard->pages, load_relaxed(&shard->pages) + region->pages);
-    count(shard, region, (uint64_t)-1);
+    uint32_t pages = region->pages;
+    struct slot *slot = &shard->slots[pages % SLOTS];
+    if (unlikely(slot->pages != pages))
+        chain = empty(shard, slot, NULL);
+    size_t total = load_relaxed(&shard->pages) + pages;
+    bool hold = likely(slot->pages == pages) && total <= page_limit;
+    if (hold) {
+        region->left = slot->held;
+        slot->held = region;
+        store_relaxed(&shard->pages, total);
+        count(shard, region, (uint64_t)-1);
+    } else {
+        slot->pages = pages;
+        region->left = chain;
+        chain = region;
+        shard_add(&shard->stats, STAT_regions_now, (uint64_t)-1);
+    }
     shard_add(&shard->stats, STAT_frees, 1);
     leave(shard);
     return chain;
@@ -144,7 +156,8 @@ struct region *magazine_drain(void)
         struct shard *shard = &shards[i];
         if (load_relaxed(&shard->pages) == 0 || !try_take(shard))
             continue;
-        chain = empty(shard, chain);
+        for (unsigned j = 0; j < SLOTS; j++)
+            chain = empty(shard, &shard->slots[j], chain);
         leave(shard);
     }
     return chain;

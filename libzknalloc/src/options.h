@@ -21,7 +21,7 @@
 #define OPTIONS_LIST(X)                                                        \
     X(SIZE, cache_bytes, "ZK_NALLOC_CACHE_BYTES", OPTION_AUTO, 0,              \
       SIZE_MAX / 2, "free memory kept resident, at most")                      \
-    X(SIZE, magazine_bytes, "ZK_NALLOC_MAGAZINE_BYTES", 4 * MIB, 0, GIB,       \
+    X(SIZE, magazine_bytes, "ZK_NALLOC_MAGAZINE_BYTES", 1280 * KIB, 0, GIB,    \
       "free memory kept by each CPU for its own requests")                     \
     X(SIZE, reserve_bytes, "ZK_NALLOC_RESERVE_BYTES", OPTION_AUTO, 0,          \
       SIZE_MAX / 2, "address space to reserve; 0 turns the cache off")         \

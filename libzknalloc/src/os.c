@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "options.h"
 #include "stats.h"
 
 /* Make the call, count it, and turn its failure into -errno. */
@@ -65,9 +66,48 @@ int os_commit(char *addr, size_t length)
                    mprotect(addr, length, PROT_READ | PROT_WRITE));
 }
 
+/* In headers since glibc 2.35. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+void os_populate(char *addr, size_t length)
+{
+    (void)COUNTED(STAT_syscalls_advise,
+                  madvise(addr, length, MADV_POPULATE_WRITE));
+}
+
 int os_discard(char *addr, size_t length)
 {
     return COUNTED(STAT_syscalls_advise, madvise(addr, length, MADV_DONTNEED));
+}
+
+int os_renew(char *addr, size_t length)
+{
+    int error =
+        COUNTED(STAT_syscalls_map,
+                mmap(addr, length, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == addr
+                    ? 0
+                    : -1);
+    if (error == 0 && options.thp)
+        os_advise_huge(addr, length);
+    return error;
+}
+
+/* Present in headers since glibc 2.32. */
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
+int os_move(char *from, char *to, size_t length)
+{
+    return COUNTED(STAT_syscalls_move,
+                   mremap(from, length, length,
+                          MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                          to) == to
+                       ? 0
+                       : -1);
 }
 
 int os_soften(char *addr, size_t length)
@@ -165,6 +205,16 @@ static size_t cgroup_limit(void)
                                                 "memory.limit_in_bytes"));
     }
     return limit;
+}
+
+bool os_huge_pages(void)
+{
+    char text[64];
+    int saved = errno;
+    bool known = read_file("/sys/kernel/mm/transparent_hugepage/enabled", text,
+                           sizeof text);
+    errno = saved;
+    return known && strstr(text, "[never]") == NULL;
 }
 
 size_t os_memory_limit(void)

@@ -25,8 +25,20 @@ HIDDEN int os_reserve(size_t length, char **out);
  * used it reads as zero. */
 HIDDEN int os_commit(char *addr, size_t length);
 
+/* Fault the pages in now, in one call; where the kernel cannot (before 5.14)
+ * they come when they are touched. */
+HIDDEN void os_populate(char *addr, size_t length);
+
 /* Give the pages back; the range stays usable and reads as zero. */
 HIDDEN int os_discard(char *addr, size_t length);
+
+/* As os_discard(), by a fresh mapping in place of whatever lies there. */
+HIDDEN int os_renew(char *addr, size_t length);
+
+/* Move the pages at FROM, a part of one mapping, to TO, which are both in the
+ * reservation and do not overlap; FROM reads as zero afterwards.  Fails on
+ * kernels before 5.7. */
+HIDDEN int os_move(char *from, char *to, size_t length);
 
 /* Let the kernel take the pages when memory is short; until then, and once
  * they are written again, they keep their content. */
@@ -34,6 +46,9 @@ HIDDEN int os_soften(char *addr, size_t length);
 
 /* Ask for huge pages in the range; a refusal is counted, never an error. */
 HIDDEN void os_advise_huge(char *addr, size_t length);
+
+/* Whether the kernel uses huge pages where it is asked to. */
+HIDDEN bool os_huge_pages(void);
 
 /* Bytes of memory that this process may use: the smaller of physical memory
  * and the memory limit of its control group, version 1 or 2. */

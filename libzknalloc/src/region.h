@@ -67,8 +67,10 @@ HIDDEN void tree_remove(struct tree *tree, struct region *region);
 HIDDEN struct region *tree_fit(const struct tree *tree, uint32_t pages);
 
 /* The next smaller region than REGION in the tree's order, or the greatest of
- * all for NULL; NULL at the end. */
+ * all for NULL; the next larger one.  NULL at the end. */
 HIDDEN struct region *tree_smaller(const struct tree *tree,
                                    const struct region *region);
+HIDDEN struct region *tree_larger(const struct tree *tree,
+                                  const struct region *region);
 
 #endif /* ZKN_REGION_H */

@@ -224,10 +224,12 @@ struct region *tiling_carve(struct region *first, uint32_t page, uint32_t pages,
 
 void tiling_lengthen(struct region *region, uint32_t pages, uint32_t *zero)
 {
-    uint32_t end = region->page + region->pages;
-    (void)cut_all(region_at(end), end, region->page + pages, zero);
+    uint32_t had = region->pages, end = region->page + had;
+    struct stretch longest =
+        cut_all(region_at(end), end, region->page + pages, zero);
     cover(region, region->page, pages);
-    region->zero_pages = 0;
+    region->zero_first = had + longest.first;
+    region->zero_pages = longest.pages;
 }
 
 void tiling_shorten(struct region *region, uint32_t pages)

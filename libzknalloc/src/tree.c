@@ -97,3 +97,17 @@ struct region *tree_smaller(const struct tree *tree,
     }
     return best;
 }
+
+struct region *tree_larger(const struct tree *tree, const struct region *region)
+{
+    struct region *best = NULL;
+    for (struct region *r = tree->root; r != NULL;) {
+        if (before(region, r)) {
+            best = r;
+            r = r->left;
+        } else {
+            r = r->right;
+        }
+    }
+    return best;
+}

@@ -8,7 +8,7 @@
  */
 #include "trim.h"
 
-#include "heap.h"
+#include "assemble.h"
 #include "os.h"
 #include "stats.h"
 #include "tiling.h"
@@ -23,7 +23,7 @@ static size_t budget(void)
            ((8 * MIB) >> heap.page_shift);
 }
 
-static size_t excess(void)
+size_t trim_excess(void)
 {
     size_t over = 0, committed = heap.live + heap.dirty;
     if (committed > budget())
@@ -47,12 +47,10 @@ static void publish(void)
     stats_peak(STAT_committed_peak, live + cached);
 }
 
-/* The whole huge pages inside RUN: [*page, *end). */
-static bool huge_core(const struct region *run, uint32_t *page, uint32_t *end)
+bool trim_core(const struct region *run, uint32_t *page, uint32_t *end)
 {
-    size_t unit = HUGE_PAGE >> heap.page_shift;
-    *page = (uint32_t)round_up(run->page, unit);
-    *end = (uint32_t)round_down((size_t)run->page + run->pages, unit);
+    *page = (uint32_t)round_up(run->page, HUGE_PAGES);
+    *end = (uint32_t)round_down((size_t)run->page + run->pages, HUGE_PAGES);
     return *page < *end;
 }
 
@@ -64,9 +62,9 @@ static struct region *pick_victim(size_t pages)
     if (tiling_stocked()) {
         struct region *r = run;
         for (unsigned i = 0; r != NULL && i < VICTIM_TRIES; i++, r = r->newer) {
-            if (!huge_core(r, &page, &end))
+            if (!trim_core(r, &page, &end))
                 continue;
-            size_t want = round_up(pages, HUGE_PAGE >> heap.page_shift);
+            size_t want = round_up(pages, HUGE_PAGES);
             if (end - page > want)
                 page = end - (uint32_t)want;
             run = tiling_carve(r, page, end - page, &zero);
@@ -90,16 +88,26 @@ static struct region *advise(struct region *run, int (*os_call)(char *, size_t),
     heap.busy--;
     if (error != 0)
         stats_add(STAT_fallback_advise, 1);
+    else if (os_call == os_renew)
+        assemble_forget(run->page, run->pages);
     run = tiling_free(run, error == 0 ? after : REGION_DIRTY);
     return error == 0 ? run : NULL;
 }
 
+/* How to give RUN back: where pages were moved into it, by a fresh mapping,
+ * which joins with its neighbours again. */
+static struct region *discard(struct region *run)
+{
+    return advise(run, assembled(run->page, run->pages) ? os_renew : os_discard,
+                  REGION_ZERO);
+}
+
 void trim_to_budget(void)
 {
-    for (size_t over; unlikely((over = excess()) > 0);) {
+    for (size_t over; unlikely((over = trim_excess()) > 0);) {
         struct region *run = pick_victim(over);
         uint32_t pages = run->pages;
-        if (advise(run, os_discard, REGION_ZERO) == NULL)
+        if (discard(run) == NULL)
             break; /* locked memory, say: nothing to gain by insisting */
         stats_add(STAT_evictions, 1);
         stats_add(STAT_bytes_evicted, pages_to_bytes(pages));
@@ -116,7 +124,7 @@ size_t trim_release(void)
         struct region *run = heap.oldest;
         uint32_t pages = run->pages;
         tiling_detach(run);
-        if (advise(run, os_discard, REGION_ZERO) == NULL)
+        if (discard(run) == NULL)
             break;
         done += pages;
     }

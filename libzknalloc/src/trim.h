@@ -12,11 +12,17 @@
 #ifndef ZKN_TRIM_H
 #define ZKN_TRIM_H
 
-#include "base.h"
+#include "region.h"
 
 /* Enforce the budget and publish the gauges.  Called and returns with
  * heap.lock, which it drops around each system call. */
 HIDDEN void trim_to_budget(void);
+
+/* Free pages above the budget. */
+HIDDEN size_t trim_excess(void);
+
+/* The whole huge pages inside RUN: [*page, *end), if any. */
+HIDDEN bool trim_core(const struct region *run, uint32_t *page, uint32_t *end);
 
 /* Give back, or offer to the kernel, all free pages; returns the bytes.
  * Called without the lock. */

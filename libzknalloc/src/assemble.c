@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * assemble.c - see assemble.h.
+ */
+#include "assemble.h"
+
+#include "os.h"
+#include "stats.h"
+#include "trim.h"
+
+/* Free runs to look at for one that has a whole huge page to give. */
+#define DONOR_TRIES 64
+
+/* A bit for each huge page of address space: pages were moved there. */
+#define BITS (sizeof(unsigned long) * CHAR_BIT)
+static unsigned long moved[HEAP_SPAN_MOST / HUGE_PAGE / BITS];
+
+static bool is_moved(size_t unit)
+{
+    return (moved[unit / BITS] >> (unit % BITS)) & 1;
+}
+
+static void set_moved(size_t unit, bool value)
+{
+    if (is_moved(unit) == value)
+        return;
+    moved[unit / BITS] ^= 1UL << (unit % BITS);
+    heap.moves += value ? 1 : (size_t)-1;
+}
+
+bool assembled(uint32_t page, uint32_t pages)
+{
+    if (heap.moves == 0)
+        return false;
+    for (size_t unit = page / HUGE_PAGES;
+         unit <= (page + pages - 1) / HUGE_PAGES; unit++) {
+        if (is_moved(unit))
+            return true;
+    }
+    return false;
+}
+
+void assemble_forget(uint32_t page, uint32_t pages)
+{
+    for (size_t unit = round_up(page, HUGE_PAGES) / HUGE_PAGES;
+         (unit + 1) * HUGE_PAGES <= (size_t)page + pages; unit++)
+        set_moved(unit, false);
+}
+
+/* A BUSY run of up to PAGES pages, whole huge pages of one mapping, out of the
+ * smallest free runs that have some; NULL where none has. */
+static struct region *pick_donor(uint32_t pages)
+{
+    struct region *run = tree_fit(&heap.free[REGION_DIRTY], HUGE_PAGES);
+    for (unsigned i = 0; run != NULL && i < DONOR_TRIES; i++) {
+        uint32_t page, end, zero;
+        if (trim_core(run, &page, &end)) {
+            end = (uint32_t)min_size(end, (size_t)page + pages);
+            /* mremap() takes pages of one mapping. */
+            if (assembled(page, end - page))
+                end = page + (uint32_t)HUGE_PAGES;
+            run = tiling_carve(run, page, end - page, &zero);
+            store_relaxed(&run->state, REGION_BUSY);
+            return run;
+        }
+        run = tree_larger(&heap.free[REGION_DIRTY], run);
+    }
+    return NULL;
+}
+
+uint32_t assemble(struct region *region)
+{
+    size_t unit = HUGE_PAGES;
+    size_t to = round_up(region->page + region->zero_first, unit);
+    size_t stop = round_down(
+        (size_t)region->page + region->zero_first + region->zero_pages, unit);
+    uint32_t done = 0;
+
+    while (to < stop && heap.moves < MOVES_MOST && tiling_stocked()) {
+        struct region *donor = pick_donor((uint32_t)(stop - to));
+        if (donor == NULL)
+            break;
+        uint32_t pages = donor->pages;
+        heap.busy++;
+        pthread_mutex_unlock(&heap.lock);
+        int error = os_move(page_address(donor->page),
+                            page_address((uint32_t)to), pages_to_bytes(pages));
+        pthread_mutex_lock(&heap.lock);
+        heap.busy--;
+        tiling_free(donor, error == 0 ? REGION_ZERO : REGION_DIRTY);
+        if (error != 0) {
+            stats_add(STAT_fallback_move, 1);
+            break;
+        }
+        for (size_t i = 0; i < pages / unit; i++)
+            set_moved(to / unit + i, true);
+        to += pages;
+        done += pages;
+    }
+    if (done > 0) {
+        /* What was moved is not zero; keep what lies behind it. */
+        uint32_t end = region->page + region->zero_first + region->zero_pages;
+        region->zero_first = (uint32_t)to - region->page;
+        region->zero_pages = end - (uint32_t)to;
+        stats_add(STAT_bytes_moved, pages_to_bytes(done));
+    }
+    return done;
+}

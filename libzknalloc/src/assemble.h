@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * assemble.h - one run out of many: moving resident pages under new addresses.
+ *
+ * Free memory is often enough and yet nowhere long enough.  A request then
+ * takes fresh addresses, and instead of asking the kernel for pages, and
+ * giving back as many to stay within the budget, the pages of free runs
+ * elsewhere are moved there: mremap() hands over page-table entries, a whole
+ * huge page at a time, which costs microseconds where a fault must clear
+ * 2 MiB.  The addresses that the pages leave become ZERO runs.
+ *
+ * Each move leaves a mapping whose offset differs from its neighbours', so
+ * the number of mappings grows by two.  moves counts them; past MOVES_MOST
+ * memory is given back instead, and where moved pages lie it is given back by
+ * mapping the range afresh, which makes one mapping of it again.
+ */
+#ifndef ZKN_ASSEMBLE_H
+#define ZKN_ASSEMBLE_H
+
+#include "tiling.h"
+
+/* The most moves outstanding: far below vm.max_map_count, 65 530. */
+#define MOVES_MOST 4096
+
+/* Move pages from free runs under the ZERO huge pages of REGION, which is the
+ * caller's, while the budget is exceeded.  Returns the pages moved.  Called
+ * and returns with heap.lock, which it drops around each system call. */
+HIDDEN uint32_t assemble(struct region *region);
+
+/* Whether a move ended in [page, page + pages); forget it. */
+HIDDEN bool assembled(uint32_t page, uint32_t pages);
+HIDDEN void assemble_forget(uint32_t page, uint32_t pages);
+
+#endif /* ZKN_ASSEMBLE_H */

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * find.c - see find.h.
+ */
+#include "find.h"
+
+#include "os.h"
+
+/* The map and the pool become accessible in steps of this many bytes. */
+#define METADATA_STEP (64 * KIB)
+
+/* Runs to look at, largest first, when free runs must be combined. */
+#define MIXED_TRIES 16
+
+/* ----------------------------------------------------------------- growing */
+
+/* Make metadata accessible.  Its pages are populated, since their first
+ * touches would otherwise be spread over the first rounds of a prover. */
+static int commit_metadata(char *addr, size_t length)
+{
+    int error = os_commit(addr, length);
+    if (error == 0)
+        os_populate(addr, length);
+    return error;
+}
+
+bool grow_pool(void)
+{
+    uint32_t from = heap.pool_size;
+    uint32_t step = (uint32_t)max_size(
+        max_size(METADATA_STEP, os_page_size()) / sizeof(struct region), 1);
+    if (from + step > heap.pool_limit)
+        return false;
+    pthread_mutex_unlock(&heap.lock);
+    int error =
+        commit_metadata((char *)&heap.pool[from], step * sizeof(struct region));
+    pthread_mutex_lock(&heap.lock);
+    if (error == 0 && heap.pool_size == from)
+        heap.pool_size = from + step;
+    return error == 0;
+}
+
+/* Make the map cover PAGES pages.  Called and returns with the lock. */
+static bool grow_map(uint32_t pages)
+{
+    while (heap.map_pages < pages) {
+        size_t unit = max_size(METADATA_STEP, os_page_size());
+        size_t from = heap.map_pages * sizeof(uint32_t);
+        size_t to = round_up(pages * sizeof(uint32_t), unit);
+        pthread_mutex_unlock(&heap.lock);
+        int error = commit_metadata((char *)heap.map + from, to - from);
+        pthread_mutex_lock(&heap.lock);
+        if (error != 0)
+            return false;
+        heap.map_pages =
+            (uint32_t)max_size(heap.map_pages, to / sizeof(uint32_t));
+    }
+    return true;
+}
+
+/* Make the BUSY run accessible and free.  Called and returns with the lock. */
+static bool commit(struct region *run)
+{
+    heap.busy++;
+    pthread_mutex_unlock(&heap.lock);
+    int error = os_commit(page_address(run->page), pages_to_bytes(run->pages));
+    pthread_mutex_lock(&heap.lock);
+    heap.busy--;
+    tiling_free(run, error == 0 ? REGION_ZERO : REGION_BARE);
+    return error == 0;
+}
+
+bool grow_top(uint32_t pages)
+{
+    /* A run that could not be made accessible earlier may be now. */
+    struct region *bare = tree_fit(&heap.free[REGION_BARE], pages);
+    if (bare != NULL) {
+        tiling_detach(bare);
+        return commit(bare);
+    }
+
+    uint32_t top = load_relaxed(&heap.top);
+    uint32_t tail = top;
+    for (uint32_t at = top; at > 0;) {
+        struct region *run = region_at(at - 1);
+        if (!is_free(run))
+            break;
+        tail = at = run->page;
+    }
+    size_t limit = heap.span >> heap.page_shift;
+    size_t want = round_up(max_size(tail + (size_t)pages, top + 1), HUGE_PAGES);
+    if (want > limit)
+        return false;
+    if (!grow_map((uint32_t)want))
+        return false;
+    if (load_relaxed(&heap.top) != top || !tiling_stocked())
+        return true; /* other threads were here meanwhile: look again */
+    struct region *run = tiling_add(REGION_BUSY, top, (uint32_t)want - top);
+    store_relaxed(&heap.top, (uint32_t)want);
+    return commit(run);
+}
+
+/* ------------------------------------------------------------------ finding */
+
+static uint32_t align_page(uint32_t page, uint32_t align)
+{
+    size_t address = (size_t)heap.base + pages_to_bytes(page);
+    size_t aligned = round_up(address, pages_to_bytes(align));
+    return page + (uint32_t)((aligned - address) >> heap.page_shift);
+}
+
+/* The place for REQUEST at PAGE, in the stretch of free runs from START to
+ * REACH; .first is NULL where it does not fit. */
+static struct window window_at(const struct heap_request *request,
+                               struct region *start, uint32_t page,
+                               uint32_t reach)
+{
+    struct window w = {0};
+    struct region *r = start;
+    while (r->page + r->pages <= page)
+        r = tiling_after(r);
+    /* ZERO pages are used from the start of a huge page on: see HUGE in
+     * heap_take(). */
+    if (heap.huge && state_of(r) == REGION_ZERO)
+        page = (uint32_t)max_size(r->page, round_down(page, HUGE_PAGES));
+    page = align_page(page, request->align);
+    uint32_t stop = page + request->pages;
+    if (stop > reach || stop < page)
+        return w;
+    for (; r != NULL && r->page < stop; r = tiling_after(r)) {
+        uint32_t lo = (uint32_t)max_size(page, r->page);
+        uint32_t hi = (uint32_t)min_size(stop, (size_t)r->page + r->pages);
+        if (lo >= hi)
+            continue;
+        if (w.first == NULL)
+            w = (struct window){r, page, 0};
+        if (state_of(r) == REGION_DIRTY)
+            w.dirty += hi - lo;
+    }
+    return w;
+}
+
+/* The place for REQUEST around RUN, among it and the free runs beside it, that
+ * uses the most DIRTY pages.  Such a place starts with a run or ends with one.
+ */
+static struct window window_around(const struct heap_request *request,
+                                   struct region *run)
+{
+    struct window best = {0};
+    struct region *start = run, *r;
+    uint32_t reach = run->page + run->pages;
+
+    for (r = run; r != NULL && is_free(r); r = tiling_before(r)) {
+        start = r;
+        if (run->page - r->page >= request->pages)
+            break;
+    }
+    for (r = run; r != NULL && is_free(r); r = tiling_after(r)) {
+        reach = r->page + r->pages;
+        if (reach - run->page >= request->pages + request->align)
+            break;
+    }
+    for (r = start; r != NULL && r->page < reach; r = tiling_after(r)) {
+        uint32_t end = r->page + r->pages;
+        struct window w = window_at(request, start, r->page, reach);
+        if (w.first != NULL && (best.first == NULL || w.dirty > best.dirty))
+            best = w;
+        if (end - start->page < request->pages)
+            continue;
+        w = window_at(request, start, end - request->pages, reach);
+        if (w.first != NULL && (best.first == NULL || w.dirty > best.dirty))
+            best = w;
+    }
+    return best;
+}
+
+/* A place for REQUEST in one run of STATE. */
+static struct window window_in(const struct heap_request *request,
+                               enum region_state state)
+{
+    struct region *run =
+        tree_fit(&heap.free[state], request->pages + request->align - 1);
+    if (run == NULL)
+        return (struct window){0};
+    return (struct window){run, align_page(run->page, request->align), 0};
+}
+
+/* A place that combines DIRTY runs with ZERO ones beside them. */
+static struct window window_mixed(const struct heap_request *request)
+{
+    struct window best = {0};
+    struct region *run = NULL;
+    uint32_t top = load_relaxed(&heap.top);
+
+    /* The runs at the top first: this is where grow() adds. */
+    if (top > 0)
+        run = region_at(top - 1);
+    if (run != NULL && is_free(run))
+        best = window_around(request, run);
+    run = NULL;
+    for (unsigned i = 0; i < MIXED_TRIES; i++) {
+        run = tree_smaller(&heap.free[REGION_DIRTY], run);
+        if (run == NULL || run->pages <= best.dirty)
+            break;
+        struct window w = window_around(request, run);
+        if (w.first != NULL && (best.first == NULL || w.dirty > best.dirty))
+            best = w;
+    }
+    return best;
+}
+
+struct window find_place(const struct heap_request *request,
+                         enum heap_source source)
+{
+    for (;;) {
+        while (!tiling_stocked()) {
+            if (!grow_pool())
+                return (struct window){0};
+        }
+        struct window place = window_in(request, REGION_DIRTY);
+        if (place.first != NULL || source == HEAP_RESIDENT)
+            return place;
+        place = window_mixed(request);
+        if (place.dirty > 0)
+            return place;
+        place = window_in(request, REGION_ZERO);
+        if (place.first != NULL)
+            return place;
+        if (!grow_top(request->pages + request->align - 1))
+            return (struct window){0};
+    }
+}
