@@ -116,7 +116,7 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
     if (unlikely(size >= heap.span || alignment > heap.span / 2))
         return NULL;
 
-    struct heap_request request = {pages_for(size), 1};
+    struct heap_request request = {pages_for(size), 1, false};
     struct region *region = NULL;
     if (unlikely(alignment > pages_to_bytes(1)))
         request.align = (uint32_t)(alignment >> heap.page_shift);
@@ -125,6 +125,7 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
     if (likely(region != NULL)) {
         region->zero_pages = 0;
     } else {
+        give(magazine_tick());
         region = take_resident(request, size);
         if (region == NULL)
             region = take_any(request, size);
@@ -163,24 +164,39 @@ void cache_free(void *ptr, size_t size)
 
 /* ------------------------------------------------------------------ realloc */
 
+/* From this size on, growing in place is worth fresh addresses: what it saves
+ * is the copy, and assemble() finds the pages. */
+#define GROW_IN_PLACE (4 * MIB)
+
 /* Where a growing region goes, in order of preference: into resident pages
  * that follow it, into resident pages elsewhere, into fresh pages that follow
- * it, into fresh pages elsewhere. */
+ * it, into fresh pages elsewhere; large ones rather stay where they are. */
 static void *grow(struct region *region, void *ptr, size_t size)
 {
     size_t old = capacity(region);
     uint32_t more = pages_for(size - old), pages = region->pages + more;
     uint32_t fresh = 0;
     struct region *moved = NULL;
+    struct heap_request request = {pages_for(size), 1, true};
 
-    if (!heap_extend(region, pages, HEAP_RESIDENT, &fresh)) {
-        struct heap_request request = {pages_for(size), 1};
-        moved = take_resident(request, size);
-        if (moved == NULL && !heap_extend(region, pages, HEAP_ANY, &fresh)) {
-            moved = take_any(request, size);
-            if (moved == NULL)
-                return NULL;
+    bool done = heap_extend(region, pages, HEAP_RESIDENT, &fresh);
+    if (!done) {
+        struct region *held = magazine_drain();
+        if (held != NULL) {
+            heap_give(held);
+            done = heap_extend(region, pages, HEAP_RESIDENT, &fresh);
         }
+    }
+    if (!done && old >= GROW_IN_PLACE)
+        done = heap_extend(region, pages, HEAP_ANY, &fresh);
+    if (!done)
+        moved = take_resident(request, size);
+    if (!done && moved == NULL)
+        done = heap_extend(region, pages, HEAP_ANY, &fresh);
+    if (!done && moved == NULL) {
+        moved = take_any(request, size);
+        if (moved == NULL)
+            return NULL;
     }
     if (moved == NULL) {
         stats_add(STAT_bytes_hit, pages_to_bytes(more - fresh));

@@ -182,6 +182,8 @@ static struct window window_in(const struct heap_request *request,
         tree_fit(&heap.free[state], request->pages + request->align - 1);
     if (run == NULL)
         return (struct window){0};
+    if (request->roomy)
+        run = tree_smaller(&heap.free[state], NULL);
     return (struct window){run, align_page(run->page, request->align), 0};
 }
 

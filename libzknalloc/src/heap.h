@@ -67,6 +67,7 @@ extern HIDDEN struct heap heap;
 struct heap_request {
     uint32_t pages;
     uint32_t align;
+    bool roomy; /* it will want to grow: leave room behind it */
 };
 
 /* Reserve BYTES of address space and become ready.  CEILING bounds the free

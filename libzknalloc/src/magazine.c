@@ -15,12 +15,18 @@
 struct slot {
     struct region *held; /* linked by left; each of PAGES pages */
     uint32_t pages;
+    bool hit; /* since the last sweep */
 };
+
+/* Requests to the heap between two sweeps (the clock algorithm, Corbato 1968,
+ * with requests for time). */
+#define SWEEP 4
 
 struct shard {
     zkn_shard_counters_t stats; /* first: profilers read it (stats.h) */
     _Atomic bool taken;
     _Atomic size_t pages; /* in all slots; written by who has the flag */
+    unsigned ticks;
     struct slot slots[SLOTS];
 } __attribute__((aligned(128)));
 
@@ -81,6 +87,7 @@ struct region *magazine_take(uint32_t pages, size_t size)
     struct region *region = slot->pages == pages ? slot->held : NULL;
     if (likely(region != NULL)) {
         slot->held = region->left;
+        slot->hit = true;
         store_relaxed(&shard->pages, load_relaxed(&shard->pages) - pages);
         count(shard, region, 1);
         shard_add(&shard->stats, STAT_hits, 1);
@@ -139,6 +146,25 @@ struct region *magazine_put(struct region *region)
         shard_add(&shard->stats, STAT_regions_now, (uint64_t)-1);
     }
     shard_add(&shard->stats, STAT_frees, 1);
+    leave(shard);
+    return chain;
+}
+
+struct region *magazine_tick(void)
+{
+    struct region *chain = NULL;
+    struct shard *shard = enter();
+    if (unlikely(shard == NULL))
+        return NULL;
+    if (load_relaxed(&shard->pages) > 0 && ++shard->ticks >= SWEEP) {
+        shard->ticks = 0;
+        for (unsigned i = 0; i < SLOTS; i++) {
+            struct slot *slot = &shard->slots[i];
+            if (!slot->hit)
+                chain = empty(shard, slot, chain);
+            slot->hit = false;
+        }
+    }
     leave(shard);
     return chain;
 }

@@ -12,8 +12,10 @@
  * What a magazine holds the heap cannot coalesce, and fragmentation is what
  * costs memory, so a magazine is small and takes only sizes that repeat:
  * each of its slots remembers the last size freed that maps to it, and a
- * region is held where its size is that one.  Sizes match exactly; rounding
- * to classes costs more memory than it gains hits (README.md has figures).
+ * region is held where its size is that one; and every few requests that the
+ * heap has to serve, slots that saw no hit meanwhile are emptied.  Sizes match
+ * exactly; rounding to classes costs more memory than it gains hits (README.md
+ * has figures).
  *
  * Locks: each shard has a flag that its users try once.  Who finds it taken
  * (its holder was pre-empted, or empties it from another CPU) goes to the
@@ -39,6 +41,10 @@ HIDDEN struct region *magazine_take(uint32_t pages, size_t size);
 /* Keep the HELD region, for which magazine_fits().  Returns a chain of regions
  * that must go to the heap: none, what made way, or REGION itself. */
 HIDDEN struct region *magazine_put(struct region *region);
+
+/* To be called for each request that goes to the heap: now and then returns a
+ * chain for the heap, of what this CPU's magazine holds and nobody took. */
+HIDDEN struct region *magazine_tick(void);
 
 /* Empty all magazines that are not in use; returns a chain for the heap. */
 HIDDEN struct region *magazine_drain(void);
