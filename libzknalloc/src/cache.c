@@ -16,12 +16,27 @@
 #include "init.h"
 #include "log.h"
 #include "magazine.h"
+#include "options.h"
 #include "stats.h"
 #include "trim.h"
 
 static uint32_t pages_for(size_t size)
 {
     return (uint32_t)((size + pages_to_bytes(1) - 1) >> heap.page_shift);
+}
+
+/* Regions smaller than this are not coloured: a page is too much of them. */
+#define COLOUR_LEAST MIB
+
+static struct heap_request request_for(size_t size, size_t alignment)
+{
+    struct heap_request request = {.align = 1};
+    request.coloured =
+        options.colour && size >= COLOUR_LEAST && alignment <= 64;
+    request.pages = pages_for(size + (request.coloured ? COLOUR_MOST : 0));
+    if (unlikely(alignment > pages_to_bytes(1)))
+        request.align = (uint32_t)(alignment >> heap.page_shift);
+    return request;
 }
 
 /* The region of PTR, which must be the program's: LIVE. */
@@ -49,16 +64,24 @@ static void give(struct region *chain)
 
 /* ----------------------------------------------------------------- allocate */
 
+static void clear_part(char *from, char *to)
+{
+    if (from < to) {
+        memset(from, 0, (size_t)(to - from));
+        stats_add(STAT_bytes_cleared, (uint64_t)(to - from));
+    }
+}
+
 /* Clear SIZE bytes, save for pages that are known to be zero. */
 static void clear(const struct region *region, size_t size)
 {
-    char *start = load_relaxed(&region->addr);
-    size_t zero = min_size(pages_to_bytes(region->zero_first), size);
-    size_t rest = pages_to_bytes(region->zero_first + region->zero_pages);
-    memset(start, 0, zero);
-    if (rest < size)
-        memset(start + rest, 0, size - rest);
-    stats_add(STAT_bytes_cleared, zero + (rest < size ? size - rest : 0));
+    char *start = load_relaxed(&region->addr), *end = start + size;
+    char *zero = page_address(region->page + region->zero_first);
+    char *rest = zero + pages_to_bytes(region->zero_pages);
+    if (region->zero_pages == 0)
+        rest = zero = end;
+    clear_part(start, zero < end ? zero : end);
+    clear_part(rest > start ? rest : start, end);
 }
 
 /* Count a region that the page heap served, FRESH of its pages from the
@@ -116,11 +139,9 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
     if (unlikely(size >= heap.span || alignment > heap.span / 2))
         return NULL;
 
-    struct heap_request request = {pages_for(size), 1, false};
+    struct heap_request request = request_for(size, alignment);
     struct region *region = NULL;
-    if (unlikely(alignment > pages_to_bytes(1)))
-        request.align = (uint32_t)(alignment >> heap.page_shift);
-    if (magazine_fits(request.pages) && likely(request.align == 1))
+    if (magazine_fits(request.pages) && likely(alignment <= 64))
         region = magazine_take(request.pages, size);
     if (likely(region != NULL)) {
         region->zero_pages = 0;
@@ -152,7 +173,11 @@ void cache_free(void *ptr, size_t size)
             memory_order_relaxed)))
         log_misuse("freed twice", ptr);
 
-    if (likely(magazine_fits(region->pages))) {
+    /* A coloured region that was cut since is too short for what requests of
+     * its size in pages expect. */
+    bool regular = pages_to_bytes(region->pages) > COLOUR_LEAST ||
+                   ptr == page_address(region->page);
+    if (likely(regular && magazine_fits(region->pages))) {
         give(magazine_put(region));
     } else {
         stats_add(STAT_frees, 1);
@@ -177,7 +202,8 @@ static void *grow(struct region *region, void *ptr, size_t size)
     uint32_t more = pages_for(size - old), pages = region->pages + more;
     uint32_t fresh = 0;
     struct region *moved = NULL;
-    struct heap_request request = {pages_for(size), 1, true};
+    struct heap_request request = request_for(size, 1);
+    request.roomy = true;
 
     bool done = heap_extend(region, pages, HEAP_RESIDENT, &fresh);
     if (!done) {

@@ -67,8 +67,13 @@ extern HIDDEN struct heap heap;
 struct heap_request {
     uint32_t pages;
     uint32_t align;
-    bool roomy; /* it will want to grow: leave room behind it */
+    bool roomy;    /* it will want to grow: leave room behind it */
+    bool coloured; /* see colour() in heap.c; the pages allow for it */
 };
+
+/* The most bytes that colouring puts in front of a region: less than a page,
+ * so that the map entry of the first page still finds it. */
+#define COLOUR_MOST (63 * 64)
 
 /* Reserve BYTES of address space and become ready.  CEILING bounds the free
  * memory kept, in bytes.  Returns 0 or -errno. */

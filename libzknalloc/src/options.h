@@ -26,6 +26,8 @@
     X(SIZE, reserve_bytes, "ZK_NALLOC_RESERVE_BYTES", OPTION_AUTO, 0,          \
       SIZE_MAX / 2, "address space to reserve; 0 turns the cache off")         \
     X(BOOL, thp, "ZK_NALLOC_THP", 1, 0, 1, "ask for transparent huge pages")   \
+    X(BOOL, colour, "ZK_NALLOC_COLOUR", 1, 0, 1,                               \
+      "start large regions at different cache sets")                           \
     X(PATH, stats_file, "ZK_NALLOC_STATS_FILE", 0, 0, 0,                       \
       "append the statistics, a line of JSON, at exit")
 
