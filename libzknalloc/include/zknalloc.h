@@ -130,6 +130,13 @@ ZKN_API size_t zkn_soften_cache(void) ZKN_NOTHROW;
  * that of live regions.  Returns the bytes given back. */
 ZKN_API size_t zkn_release_cache(void) ZKN_NOTHROW;
 
+/* Say that a stage of the program has ended, and that the next one is another
+ * matter: gives the cached memory back, as zkn_release_cache() does, and
+ * forgets the high-water mark of live bytes, which bounds what the cache may
+ * keep from now on.  For a node that waits for its next block, or between a
+ * prover's set-up and its proofs.  Returns the bytes given back. */
+ZKN_API size_t zkn_stage_boundary(void) ZKN_NOTHROW;
+
 /* ------------------------------------------------------------- statistics */
 
 /* One row per counter: X(kind, name, meaning).  The row's place is its index
@@ -150,7 +157,7 @@ ZKN_API size_t zkn_release_cache(void) ZKN_NOTHROW;
     X(COUNTER, evictions, "times the ceiling gave cached memory back")        \
     X(COUNTER, bytes_evicted, "bytes that the ceiling gave back")             \
     X(COUNTER, bytes_softened, "bytes offered to the kernel by MADV_FREE")    \
-    X(COUNTER, bytes_released, "bytes given back by zkn_release_cache()")     \
+    X(COUNTER, bytes_released, "bytes given back when asked, idle, pressed")  \
     X(COUNTER, syscalls_map, "mmap and mprotect calls made")                  \
     X(COUNTER, syscalls_advise, "madvise calls made")                         \
     X(COUNTER, syscalls_move, "mremap calls made")                            \
@@ -160,6 +167,7 @@ ZKN_API size_t zkn_release_cache(void) ZKN_NOTHROW;
     X(COUNTER, bytes_moved, "bytes moved between free runs by mremap")        \
     X(COUNTER, fallback_move, "moves that the kernel refused")                \
     X(COUNTER, fallback_advise, "other advice that the kernel refused")       \
+    X(COUNTER, fallback_watch, "times the idle watcher could not start")      \
     X(COUNTER, fallback_reserve, "address-space reservations made smaller")   \
     X(GAUGE, live_now, "bytes in live regions")                               \
     X(PEAK, live_peak, "high-water mark of live_now, magazines included")     \

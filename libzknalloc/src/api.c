@@ -146,6 +146,11 @@ size_t zkn_release_cache(void)
     return cache_release();
 }
 
+size_t zkn_stage_boundary(void)
+{
+    return cache_stage();
+}
+
 int zkn_options_print(int fd)
 {
     (void)init_cache();

@@ -19,6 +19,7 @@
 #include "options.h"
 #include "stats.h"
 #include "trim.h"
+#include "watch.h"
 
 static uint32_t pages_for(size_t size)
 {
@@ -58,8 +59,10 @@ static size_t capacity(const struct region *region)
 
 static void give(struct region *chain)
 {
-    if (chain != NULL)
+    if (chain != NULL) {
         heap_give(chain);
+        watch_free();
+    }
 }
 
 /* ----------------------------------------------------------------- allocate */
@@ -183,7 +186,7 @@ void cache_free(void *ptr, size_t size)
         stats_add(STAT_frees, 1);
         stats_sub(STAT_regions_now, 1);
         region->left = NULL;
-        heap_give(region);
+        give(region);
     }
 }
 
@@ -277,4 +280,12 @@ size_t cache_soften(void)
         return 0;
     give(magazine_drain());
     return trim_soften();
+}
+
+size_t cache_stage(void)
+{
+    if (!heap.ready)
+        return 0;
+    give(magazine_drain());
+    return trim_stage();
 }

@@ -25,5 +25,6 @@ HIDDEN size_t cache_usable_size(const void *ptr);
 
 HIDDEN size_t cache_release(void);
 HIDDEN size_t cache_soften(void);
+HIDDEN size_t cache_stage(void);
 
 #endif /* ZKN_CACHE_H */

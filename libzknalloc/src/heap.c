@@ -86,7 +86,7 @@ static uint32_t settle(struct region *region, uint32_t keep, uint32_t zero,
 {
     uint32_t surplus = region->pages - keep;
     heap.live += added;
-    heap.live_peak = max_size(heap.live_peak, heap.live - surplus);
+    heap.high = max_size(heap.high, heap.live - surplus);
     uint32_t moved = assemble(region);
     zero -= moved;
     /* Short of descriptors, the region simply stays longer. */

@@ -55,8 +55,11 @@ struct heap {
     struct region *spares;
     struct tree free[REGION_STATES]; /* of DIRTY, ZERO and BARE */
     struct region *oldest, *newest;  /* DIRTY, by last use */
-    size_t live, live_peak, dirty;   /* pages; magazines count as live */
+    size_t live, dirty;              /* pages; magazines count as live */
+    size_t soft;                     /* pages of dirty that are soft */
+    size_t high;                     /* of live, since the last stage ended */
     size_t ceiling;                  /* pages that dirty may reach */
+    unsigned clock;                  /* seconds, kept by watch.c */
     unsigned busy;                   /* runs in the state BUSY */
     size_t moves;                    /* see assemble.h */
 };

@@ -20,6 +20,7 @@
 #include "options.h"
 #include "os.h"
 #include "stats.h"
+#include "watch.h"
 
 /* Less address space than this is not worth having. */
 #define RESERVE_LEAST (GIB / 4)
@@ -85,6 +86,7 @@ static void init(void)
     if (options.thp)
         os_advise_huge(heap.base, heap.span);
     magazine_open(magazine);
+    watch_open(ceiling);
     stats_start(ZKN_BLOCK_READY, ceiling);
 }
 
@@ -111,10 +113,16 @@ static void fork_done(void)
     magazine_fork_done();
 }
 
+static void fork_child(void)
+{
+    fork_done();
+    watch_forked();
+}
+
 __attribute__((constructor)) static void load(void)
 {
     init_cache();
-    if (pthread_atfork(fork_prepare, fork_done, fork_done) != 0)
+    if (pthread_atfork(fork_prepare, fork_done, fork_child) != 0)
         log_warning("no memory for fork handlers; a child that forks while "
                     "other threads allocate may hang",
                     "");

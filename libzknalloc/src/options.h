@@ -25,6 +25,8 @@
       "free memory kept by each CPU for its own requests")                     \
     X(SIZE, reserve_bytes, "ZK_NALLOC_RESERVE_BYTES", OPTION_AUTO, 0,          \
       SIZE_MAX / 2, "address space to reserve; 0 turns the cache off")         \
+    X(SIZE, idle_seconds, "ZK_NALLOC_IDLE_SECONDS", 60, 0, 65535,              \
+      "give free memory back that went unused so long; 0: never")              \
     X(BOOL, thp, "ZK_NALLOC_THP", 1, 0, 1, "ask for transparent huge pages")   \
     X(BOOL, colour, "ZK_NALLOC_COLOUR", 1, 0, 1,                               \
       "start large regions at different cache sets")                           \

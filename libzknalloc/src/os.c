@@ -156,55 +156,110 @@ static bool read_file(const char *path, char *text, size_t size)
     return length > 0;
 }
 
-/* The number in the file at DIR/GROUP/NAME, or in the nearest ancestor group
- * that has a smaller one.  A container often sees its own group as the root,
- * so that the path in /proc/self/cgroup does not exist there: then each
- * ancestor is tried as well, down to DIR itself. */
-static size_t group_limit(const char *dir, const char *group, const char *name)
+/* A control group's directory: DIR, and GROUP below it. */
+struct cgroup {
+    const char *dir;
+    char group[512];
+    bool v2;
+};
+
+/* Read NAME in the first LENGTH bytes of the group's path. */
+static bool cgroup_read(const struct cgroup *cgroup, size_t length,
+                        const char *name, char *text, size_t size)
 {
-    size_t limit = SIZE_MAX;
-    char path[768], text[32];
-    size_t base = strlen(dir), length = strlen(group);
+    char path[768];
+    size_t base = strlen(cgroup->dir);
     if (base + length + strlen(name) + 2 > sizeof path)
-        return limit;
+        return false;
+    memcpy(path, cgroup->dir, base);
+    memcpy(path + base, cgroup->group, length);
+    path[base + length] = '/';
+    strcpy(path + base + length + 1, name);
+    return read_file(path, text, size);
+}
+
+/* The smallest number in the files NAME of the group and its ancestors.  A
+ * container often sees its own group as the root, so that the path does not
+ * exist there: the root itself is looked at too. */
+static size_t cgroup_least(const struct cgroup *cgroup, const char *name)
+{
+    size_t least = SIZE_MAX, length = strlen(cgroup->group);
+    char text[32];
     for (;;) {
-        memcpy(path, dir, base);
-        memcpy(path + base, group, length);
-        path[base + length] = '/';
-        strcpy(path + base + length + 1, name);
-        if (read_file(path, text, sizeof text) && *text >= '0' && *text <= '9')
-            limit = min_size(limit, strtoull(text, NULL, 10));
+        if (cgroup_read(cgroup, length, name, text, sizeof text) &&
+            *text >= '0' && *text <= '9')
+            least = min_size(least, strtoull(text, NULL, 10));
         if (length == 0)
-            return limit;
-        while (length > 0 && group[--length] != '/')
+            return least;
+        while (length > 0 && cgroup->group[--length] != '/')
             continue;
     }
 }
 
-/* /proc/self/cgroup has one line per hierarchy, "id:controllers:path"; the
- * line with no controllers is version 2. */
-static size_t cgroup_limit(void)
+/* This process's memory control group.  /proc/self/cgroup has one line per
+ * hierarchy, "id:controllers:path"; the line with no controllers is version
+ * 2, which manages memory where no line of version 1 does. */
+static bool cgroup_find(struct cgroup *cgroup)
 {
     char text[4096];
-    size_t limit = SIZE_MAX;
+    bool found = false;
     if (!read_file("/proc/self/cgroup", text, sizeof text))
-        return limit;
+        return false;
     char *save;
     for (char *line = strtok_r(text, "\n", &save); line != NULL;
          line = strtok_r(NULL, "\n", &save)) {
         char *controllers = strchr(line, ':');
         char *group = controllers != NULL ? strchr(controllers + 1, ':') : NULL;
-        if (group == NULL)
+        if (group == NULL || strlen(group + 1) >= sizeof cgroup->group)
             continue;
         *controllers++ = *group++ = '\0';
-        if (*controllers == '\0')
-            limit = min_size(
-                limit, group_limit("/sys/fs/cgroup", group, "memory.max"));
-        else if (strcmp(controllers, "memory") == 0)
-            limit = min_size(limit, group_limit("/sys/fs/cgroup/memory", group,
-                                                "memory.limit_in_bytes"));
+        bool v1 = strcmp(controllers, "memory") == 0;
+        if (!v1 && (*controllers != '\0' || found))
+            continue;
+        found = true;
+        cgroup->v2 = !v1;
+        cgroup->dir = v1 ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup";
+        strcpy(cgroup->group, strcmp(group, "/") == 0 ? "" : group);
     }
-    return limit;
+    return found;
+}
+
+static size_t cgroup_limit(const struct cgroup *cgroup)
+{
+    return cgroup_least(cgroup,
+                        cgroup->v2 ? "memory.max" : "memory.limit_in_bytes");
+}
+
+/* "some avg10=12.34 avg60=..." */
+static unsigned parse_pressure(const char *text)
+{
+    const char *value = strstr(text, "avg10=");
+    return value != NULL ? (unsigned)strtoul(value + 6, NULL, 10) : 0;
+}
+
+unsigned os_memory_pressure(void)
+{
+    int saved = errno;
+    struct cgroup cgroup;
+    char text[256];
+    unsigned pressure = 0;
+    bool known = false;
+    if (cgroup_find(&cgroup)) {
+        size_t length = strlen(cgroup.group), limit = cgroup_limit(&cgroup);
+        const char *usage =
+            cgroup.v2 ? "memory.current" : "memory.usage_in_bytes";
+        if (limit < os_physical_memory() &&
+            (cgroup_read(&cgroup, length, usage, text, sizeof text) ||
+             cgroup_read(&cgroup, 0, usage, text, sizeof text)) &&
+            strtoull(text, NULL, 10) > limit - limit / 16)
+            pressure = 100;
+        known = cgroup.v2 && cgroup_read(&cgroup, length, "memory.pressure",
+                                         text, sizeof text);
+    }
+    if (known || read_file("/proc/pressure/memory", text, sizeof text))
+        pressure = (unsigned)max_size(pressure, parse_pressure(text));
+    errno = saved;
+    return pressure;
 }
 
 bool os_huge_pages(void)
@@ -220,7 +275,10 @@ bool os_huge_pages(void)
 size_t os_memory_limit(void)
 {
     int saved = errno;
-    size_t limit = min_size(os_physical_memory(), cgroup_limit());
+    struct cgroup cgroup;
+    size_t limit = os_physical_memory();
+    if (cgroup_find(&cgroup))
+        limit = min_size(limit, cgroup_limit(&cgroup));
     errno = saved;
     return limit;
 }

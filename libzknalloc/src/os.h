@@ -54,6 +54,12 @@ HIDDEN bool os_huge_pages(void);
  * and the memory limit of its control group, version 1 or 2. */
 HIDDEN size_t os_memory_limit(void);
 
+/* How short memory is, in per cent: of the last ten seconds, the share in
+ * which some task of this control group (or of the machine) waited for it; 100
+ * where the control group has less than 1/16 of its limit left; 0 where the
+ * kernel does not say. */
+HIDDEN unsigned os_memory_pressure(void);
+
 /* Physical memory alone, in bytes. */
 HIDDEN size_t os_physical_memory(void);
 

@@ -48,7 +48,8 @@ struct region {
     /* DIRTY: neighbours by age, see heap.h. */
     struct region *older, *newer;
     uint32_t zero_first; /* ... this page of the region on */
-    uint32_t soft;       /* DIRTY: offered to the kernel since its last use */
+    bool soft;           /* DIRTY: offered to the kernel since its last use */
+    uint16_t used;       /* DIRTY: heap.clock at its last use */
 };
 
 _Static_assert(sizeof(struct region) <= 64, "a descriptor is a cache line");

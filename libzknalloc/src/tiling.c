@@ -13,8 +13,6 @@
  */
 #include "tiling.h"
 
-#include "stats.h"
-
 /* -------------------------------------------------------------- descriptors */
 
 bool tiling_stocked(void)
@@ -59,7 +57,7 @@ struct region *tiling_add(enum region_state state, uint32_t page,
     store_relaxed(&region->addr, NULL);
     store_relaxed(&region->state, state);
     region->zero_first = region->zero_pages = 0;
-    region->soft = 0;
+    region->soft = false;
     cover(region, page, pages);
     return region;
 }
@@ -99,8 +97,7 @@ static void age_link(struct region *region, struct region *place)
 static void set_soft(struct region *region, bool soft)
 {
     if (region->soft != soft) {
-        uint64_t bytes = pages_to_bytes(region->pages);
-        stats_add(STAT_soft_now, soft ? bytes : -bytes);
+        heap.soft += soft ? region->pages : -(size_t)region->pages;
         region->soft = soft;
     }
 }
@@ -139,7 +136,8 @@ struct region *tiling_free(struct region *region, enum region_state state)
     store_relaxed(&region->state, state);
     tree_insert(&heap.free[state], region);
     if (state == REGION_DIRTY) {
-        region->soft = 0;
+        region->soft = false;
+        region->used = (uint16_t)heap.clock;
         age_link(region, NULL);
         heap.dirty += pages;
     }
@@ -154,7 +152,7 @@ static void resize(struct region *region, uint32_t page, uint32_t pages)
     if (state == REGION_DIRTY) {
         heap.dirty -= region->pages - pages;
         if (region->soft)
-            stats_sub(STAT_soft_now, pages_to_bytes(region->pages - pages));
+            heap.soft -= region->pages - pages;
     }
     cover(region, page, pages);
     tree_insert(&heap.free[state], region);
@@ -172,6 +170,7 @@ static void cut(struct region *run, uint32_t page, uint32_t end)
         tree_insert(&heap.free[state], rest);
         if (state == REGION_DIRTY) {
             heap.dirty += rest->pages;
+            rest->used = run->used;
             age_link(rest, run);
             set_soft(rest, soft);
         }
@@ -241,7 +240,13 @@ void tiling_shorten(struct region *region, uint32_t pages)
                 REGION_DIRTY);
 }
 
-void tiling_mark_soft(struct region *region)
+void tiling_mark_soft(struct region *region, uint16_t used)
 {
     set_soft(region, true);
+    age_unlink(region);
+    region->used = used;
+    region->older = NULL;
+    region->newer = heap.oldest;
+    *(heap.oldest != NULL ? &heap.oldest->older : &heap.newest) = region;
+    heap.oldest = region;
 }

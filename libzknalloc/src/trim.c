@@ -19,8 +19,7 @@
 /* The slack of the budget: 1/64 of the peak, and room for a few huge pages. */
 static size_t budget(void)
 {
-    return heap.live_peak + heap.live_peak / 64 +
-           ((8 * MIB) >> heap.page_shift);
+    return heap.high + heap.high / 64 + ((8 * MIB) >> heap.page_shift);
 }
 
 size_t trim_excess(void)
@@ -42,7 +41,9 @@ static void publish(void)
     __atomic_store_n(&counters[STAT_cached_now], cached, __ATOMIC_RELAXED);
     __atomic_store_n(&counters[STAT_committed_now], live + cached,
                      __ATOMIC_RELAXED);
-    stats_peak(STAT_live_peak, pages_to_bytes(heap.live_peak));
+    __atomic_store_n(&counters[STAT_soft_now], pages_to_bytes(heap.soft),
+                     __ATOMIC_RELAXED);
+    stats_peak(STAT_live_peak, pages_to_bytes(heap.high));
     stats_peak(STAT_cached_peak, cached);
     stats_peak(STAT_committed_peak, live + cached);
 }
@@ -115,17 +116,37 @@ void trim_to_budget(void)
     publish();
 }
 
+/* Give RUN, a DIRTY one, back; returns the pages, 0 where that failed. */
+static size_t release_run(struct region *run)
+{
+    size_t pages = run->pages;
+    tiling_detach(run);
+    return discard(run) != NULL ? pages : 0;
+}
+
+/* Offer RUN, a DIRTY one, to the kernel; returns the pages, 0 where that
+ * failed. */
+static size_t soften_run(struct region *run)
+{
+    uint32_t pages = run->pages;
+    uint16_t used = run->used;
+    tiling_detach(run);
+    run = advise(run, os_soften, REGION_DIRTY);
+    if (run == NULL)
+        return 0;
+    /* What was freed beside it meanwhile joined it, and was not offered. */
+    if (run->pages == pages)
+        tiling_mark_soft(run, used);
+    return pages;
+}
+
 size_t trim_release(void)
 {
     pthread_mutex_lock(&heap.lock);
     /* Other threads may be freeing: stop at what there was to give. */
-    size_t goal = heap.dirty, done = 0;
-    while (done < goal && heap.oldest != NULL) {
-        struct region *run = heap.oldest;
-        uint32_t pages = run->pages;
-        tiling_detach(run);
-        if (discard(run) == NULL)
-            break;
+    size_t goal = heap.dirty, done = 0, pages = 1;
+    while (pages > 0 && done < goal && heap.oldest != NULL) {
+        pages = release_run(heap.oldest);
         done += pages;
     }
     publish();
@@ -137,21 +158,67 @@ size_t trim_release(void)
 size_t trim_soften(void)
 {
     pthread_mutex_lock(&heap.lock);
-    size_t goal = heap.dirty, done = 0;
-    /* Each run goes to the young end of the age list, so their order among
-     * each other stays, and each comes up once. */
-    while (done < goal && heap.oldest != NULL) {
-        struct region *run = heap.oldest;
-        uint32_t pages = run->pages;
-        tiling_detach(run);
-        run = advise(run, os_soften, REGION_DIRTY);
-        if (run == NULL)
-            break;
-        tiling_mark_soft(run);
+    size_t goal = heap.dirty - heap.soft, done = 0, pages = 1;
+    /* A run that was softened becomes the oldest, so taking the youngest each
+     * time takes each once, and their order stays. */
+    while (pages > 0 && done < goal && heap.newest != NULL &&
+           !heap.newest->soft) {
+        pages = soften_run(heap.newest);
         done += pages;
     }
     publish();
     pthread_mutex_unlock(&heap.lock);
     stats_add(STAT_bytes_softened, pages_to_bytes(done));
     return pages_to_bytes(done);
+}
+
+size_t trim_stage(void)
+{
+    pthread_mutex_lock(&heap.lock);
+    heap.high = heap.live;
+    pthread_mutex_unlock(&heap.lock);
+    return trim_release();
+}
+
+static unsigned idle_seconds(const struct region *run)
+{
+    return (uint16_t)(heap.clock - run->used);
+}
+
+/* The oldest run that is not soft yet, if the rules want it softened. */
+static struct region *to_soften(const struct trim_rules *rules)
+{
+    struct region *run = heap.oldest;
+    while (run != NULL && run->soft)
+        run = run->newer;
+    if (run == NULL || idle_seconds(run) == 0)
+        return NULL; /* in use just now */
+    return heap.dirty - heap.soft > rules->hard ||
+                   idle_seconds(run) >= rules->soften_after
+               ? run
+               : NULL;
+}
+
+size_t trim_tick(const struct trim_rules *rules)
+{
+    size_t released = 0, softened = 0, pages = 1;
+    struct region *run;
+    pthread_mutex_lock(&heap.lock);
+    heap.clock++;
+    while (pages > 0 && (run = heap.oldest) != NULL &&
+           idle_seconds(run) >= rules->release_after) {
+        pages = release_run(run);
+        released += pages;
+    }
+    pages = 1;
+    while (pages > 0 && (run = to_soften(rules)) != NULL) {
+        pages = soften_run(run);
+        softened += pages;
+    }
+    publish();
+    size_t left = heap.dirty;
+    pthread_mutex_unlock(&heap.lock);
+    stats_add(STAT_bytes_released, pages_to_bytes(released));
+    stats_add(STAT_bytes_softened, pages_to_bytes(softened));
+    return left;
 }

@@ -29,4 +29,18 @@ HIDDEN bool trim_core(const struct region *run, uint32_t *page, uint32_t *end);
 HIDDEN size_t trim_release(void);
 HIDDEN size_t trim_soften(void);
 
+/* A stage of the program ended: forget the high-water mark of live bytes, so
+ * that the budget follows what comes next, and give free pages back. */
+HIDDEN size_t trim_stage(void);
+
+/* What a tick of the clock (watch.c) does to free runs by the seconds since
+ * their last use: gives back those of RELEASE_AFTER and more; offers to the
+ * kernel those of SOFTEN_AFTER and more, and all but the youngest HARD pages.
+ * Returns the free pages that are left. */
+struct trim_rules {
+    unsigned soften_after, release_after;
+    size_t hard;
+};
+HIDDEN size_t trim_tick(const struct trim_rules *rules);
+
 #endif /* ZKN_TRIM_H */

@@ -43,7 +43,7 @@ static inline zkn_stats_t stats_now(void)
 static inline long minor_faults(void)
 {
     struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
+    getrusage(RUSAGE_THREAD, &usage); /* not the watcher's */
     return usage.ru_minflt;
 }
 
