@@ -59,10 +59,8 @@ static size_t capacity(const struct region *region)
 
 static void give(struct region *chain)
 {
-    if (chain != NULL) {
-        heap_give(chain);
-        watch_free();
-    }
+    if (chain != NULL)
+        watch_free(heap_give(chain));
 }
 
 /* ----------------------------------------------------------------- allocate */
@@ -113,7 +111,7 @@ static struct region *take_resident(struct heap_request request, size_t size)
     if (region == NULL) {
         struct region *chain = magazine_drain();
         if (chain != NULL) {
-            heap_give(chain);
+            give(chain);
             region = heap_take(request, HEAP_RESIDENT, &fresh);
         }
     }
@@ -212,7 +210,7 @@ static void *grow(struct region *region, void *ptr, size_t size)
     if (!done) {
         struct region *held = magazine_drain();
         if (held != NULL) {
-            heap_give(held);
+            give(held);
             done = heap_extend(region, pages, HEAP_RESIDENT, &fresh);
         }
     }

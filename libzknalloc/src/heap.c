@@ -128,7 +128,7 @@ struct region *heap_take(struct heap_request request, enum heap_source source,
     return region;
 }
 
-void heap_give(struct region *chain)
+size_t heap_give(struct region *chain)
 {
     pthread_mutex_lock(&heap.lock);
     while (chain != NULL) {
@@ -138,7 +138,9 @@ void heap_give(struct region *chain)
         chain = next;
     }
     trim_to_budget();
+    size_t dirty = heap.dirty;
     pthread_mutex_unlock(&heap.lock);
+    return dirty;
 }
 
 /* The pages that follow REGION without a gap and may be used: DIRTY ones

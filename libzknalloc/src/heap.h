@@ -93,8 +93,9 @@ enum heap_source {
 HIDDEN struct region *heap_take(struct heap_request request,
                                 enum heap_source source, uint32_t *fresh);
 
-/* Take back a chain (linked by left) of HELD regions. */
-HIDDEN void heap_give(struct region *chain);
+/* Take back a chain (linked by left) of HELD regions.  Returns the pages that
+ * are DIRTY now. */
+HIDDEN size_t heap_give(struct region *chain);
 
 /* Make the caller's region PAGES pages long where the pages that follow it
  * are free and SOURCE allows them.  Returns whether it is; *FRESH as above. */

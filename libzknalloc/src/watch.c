@@ -48,7 +48,7 @@ static void tick(void)
      * in an idle process there is none. */
     struct region *chain = magazine_tick();
     if (chain != NULL)
-        heap_give(chain);
+        (void)heap_give(chain);
     (void)trim_tick(&rules);
 }
 
@@ -89,9 +89,9 @@ static COLD void start(void)
     errno = saved;
 }
 
-void watch_free(void)
+void watch_free(size_t pages)
 {
-    if (unlikely(pages_to_bytes(heap.dirty) >= WATCH_LEAST) &&
+    if (unlikely(pages_to_bytes(pages) >= WATCH_LEAST) &&
         unlikely(!load_relaxed(&watching)) && options.idle_seconds > 0)
         start();
 }

@@ -24,8 +24,9 @@
 /* Set the bound on free memory that stays hard, in bytes. */
 HIDDEN void watch_open(size_t hard);
 
-/* To be called without locks where memory was freed. */
-HIDDEN void watch_free(void);
+/* To be called, without locks, where memory was freed and PAGES pages are DIRTY
+ * since. */
+HIDDEN void watch_free(size_t pages);
 
 /* In a forked child: the thread is not there. */
 HIDDEN void watch_forked(void);
