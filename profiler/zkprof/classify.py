@@ -40,7 +40,7 @@ ATTRIBUTED_FAULTS: tuple[Kind, ...] = (
 )
 
 
-class NoKernelSymbols(Exception):
+class NoKernelSymbolsError(Exception):
     """The kernel does not tell this user where its functions are."""
 
 
@@ -111,7 +111,7 @@ class Classifier:
 
     Raises
     ------
-    NoKernelSymbols
+    NoKernelSymbolsError
         The list hides its addresses, or has none that the rules know.
     """
 
@@ -134,11 +134,11 @@ class Classifier:
             out,
         )
         if rc == -errno.EPERM:
-            raise NoKernelSymbols(f"{kallsyms} shows no addresses to this user")
+            raise NoKernelSymbolsError(f"{kallsyms} shows no addresses to this user")
         if rc == -errno.ENOENT:
-            raise NoKernelSymbols(f"{kallsyms} has none of the functions looked for")
+            raise NoKernelSymbolsError(f"{kallsyms} has none of the functions looked for")
         if rc:
-            raise NoKernelSymbols(f"{kallsyms}: {os.strerror(-rc)}")
+            raise NoKernelSymbolsError(f"{kallsyms}: {os.strerror(-rc)}")
         self.handle = ffi.gc(out[0], lib.zkp_classifier_free)
 
     def __len__(self) -> int:

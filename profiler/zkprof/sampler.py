@@ -31,7 +31,7 @@ _CELL = struct.Struct("=iIIIQ")
 _STACK = struct.Struct("=iIIIQ")
 
 
-class PerfUnavailable(Exception):
+class PerfUnavailableError(Exception):
     """The kernel will not sample that process for us; the message says why.
 
     Attributes
@@ -112,7 +112,7 @@ class Sampler:
 
     Raises
     ------
-    PerfUnavailable
+    PerfUnavailableError
         Sampling is not permitted or not possible.
     """
 
@@ -149,7 +149,7 @@ class Sampler:
         out = ffi.new("zkp_sampler_t **")
         rc = lib.zkp_sampler_open(config, out)
         if rc:
-            raise PerfUnavailable(-rc, _explain(-rc, kernel=classifier is not None))
+            raise PerfUnavailableError(-rc, _explain(-rc, kernel=classifier is not None))
         self._handle = ffi.gc(out[0], lib.zkp_sampler_close)
 
     def __enter__(self) -> Self:
@@ -231,7 +231,7 @@ def open_sampler(
 
     Raises
     ------
-    PerfUnavailable
+    PerfUnavailableError
         No way of attaching is open to us.
     """
     raise_descriptor_limit()
@@ -240,7 +240,7 @@ def open_sampler(
     jitter = classifier is not None
     try:
         sampler = Sampler(pid, rate_hz, classifier=classifier, jitter=jitter, start_ns=start_ns)
-    except PerfUnavailable as error:
+    except PerfUnavailableError as error:
         if error.errno != errno.EMFILE:
             raise
     else:
@@ -254,8 +254,8 @@ def open_sampler(
             jitter=jitter,
             start_ns=start_ns,
         )
-    except PerfUnavailable as error:
-        raise PerfUnavailable(errno.EMFILE, _explain(errno.EMFILE, kernel=True)) from error
+    except PerfUnavailableError as error:
+        raise PerfUnavailableError(errno.EMFILE, _explain(errno.EMFILE, kernel=True)) from error
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return sampler, [
         f"too many threads for {limit} descriptors: sampling all processes and "
