@@ -165,7 +165,7 @@ static int load(struct loading *l, const char *path, const zkp_symbol_t *sorted,
         return rc;
     if (lines && !l->n_addresses)
         return -EPERM; /* kptr_restrict writes every address as zero */
-    return l->n_ranges ? 0 : -ENOENT;
+    return l->n_ranges ? 0 : -ENODATA;
 }
 
 int zkp_classifier_new(const char *kallsyms, const zkp_symbol_t *symbols,

@@ -44,7 +44,7 @@ typedef struct zkp_rule {
 typedef struct zkp_classifier zkp_classifier_t;
 
 /* Find SYMBOLS in the kernel's symbol list at path KALLSYMS.
- * Errors: -EPERM where the list hides its addresses, -ENOENT where it has
+ * Errors: -EPERM where the list hides its addresses, -ENODATA where it has
  * none of SYMBOLS, -ENOMEM, and those of fopen(). */
 int zkp_classifier_new(const char *kallsyms, const zkp_symbol_t *symbols,
                        size_t n_symbols, const zkp_rule_t *rules,

@@ -26,11 +26,6 @@ KINDS: tuple[Kind, ...] = tuple(Kind)
 
 KALLSYMS = "/proc/kallsyms"
 
-RECYCLABLE: frozenset[Kind] = frozenset(
-    {Kind.FAULT_ANON, Kind.PREFAULT, Kind.UNMAP, Kind.MADVISE, Kind.MMAP}
-)
-"""Kinds that an allocator which keeps its pages could avoid."""
-
 ATTRIBUTED_FAULTS: tuple[Kind, ...] = (
     Kind.FAULT_ANON,
     Kind.FAULT_FILE,
@@ -38,6 +33,7 @@ ATTRIBUTED_FAULTS: tuple[Kind, ...] = (
     Kind.FAULT_SWAP,
     Kind.FAULT_NUMA,
 )
+"""What `Kind.FAULT_OTHER` may have been."""
 
 
 class NoKernelSymbolsError(Exception):
@@ -135,7 +131,7 @@ class Classifier:
         )
         if rc == -errno.EPERM:
             raise NoKernelSymbolsError(f"{kallsyms} shows no addresses to this user")
-        if rc == -errno.ENOENT:
+        if rc == -errno.ENODATA:
             raise NoKernelSymbolsError(f"{kallsyms} has none of the functions looked for")
         if rc:
             raise NoKernelSymbolsError(f"{kallsyms}: {os.strerror(-rc)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .bootstrap import shares
 from .calibrate import sample_cost_s
-from .classify import ATTRIBUTED_FAULTS, RECYCLABLE, Classifier
+from .classify import ATTRIBUTED_FAULTS, Classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
 from .sampler import BIN_S, open_sampler
 from .window import Findings, ThreadNames
@@ -85,6 +85,7 @@ class SampledWindow:
         scale = cpu_s / samples if samples else 0.0
         split = _fault_split(self._bins)
 
+        anon = _anon_share(split)
         by_thread: defaultdict[int, Seconds] = defaultdict(dict)
         bins, blocks = [], []
         for index in sorted(self._bins):
@@ -95,7 +96,7 @@ class SampledWindow:
             for tid, thread in seconds.items():
                 _add(by_thread[tid], thread)
                 _add(block, thread)
-            bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds))
+            bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, anon))
             blocks.append(block)
         threads = [
             ThreadTime(tid, self._names.of(tid), sum(kinds.values()), kinds)
@@ -162,15 +163,26 @@ def _add(total: Seconds, part: Seconds) -> None:
         total[kind] = total.get(kind, 0.0) + seconds
 
 
-def _bin(t: float, seconds: dict[int, Seconds]) -> Bin:
+def _anon_share(split: Seconds) -> float:
+    """Return how much of what is unmapped is anonymous, going by what is mapped.
+
+    A call chain of munmap does not show what it unmaps, and a mapped file is
+    none of an allocator's business.
+    """
+    anon, file = split.get(Kind.FAULT_ANON, 0.0), split.get(Kind.FAULT_FILE, 0.0)
+    return anon / (anon + file) if anon + file else 1.0
+
+
+def _bin(t: float, seconds: dict[int, Seconds], anon: float) -> Bin:
+    def avoidable(kinds: Seconds) -> float:
+        first = sum(kinds.get(k, 0.0) for k in (Kind.FAULT_ANON, Kind.PREFAULT, Kind.MMAP))
+        return first + anon * (kinds.get(Kind.UNMAP, 0.0) + kinds.get(Kind.MADVISE, 0.0))
+
     return Bin(
         t=t,
         width_s=BIN_S,
         cpu_s={tid: sum(kinds.values()) for tid, kinds in seconds.items()},
-        mm_s={
-            tid: sum(s for kind, s in kinds.items() if kind in RECYCLABLE)
-            for tid, kinds in seconds.items()
-        },
+        mm_s={tid: avoidable(kinds) for tid, kinds in seconds.items()},
     )
 
 

@@ -41,8 +41,11 @@ class PerfUnavailableError(Exception):
     """
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(code, message)
         self.errno = code
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class Scope(IntEnum):
@@ -273,7 +276,7 @@ def raise_descriptor_limit() -> None:
 def paranoid_level() -> int | None:
     """Return kernel.perf_event_paranoid, or None where the kernel has no perf."""
     try:
-        return int(Path("/proc/sys/kernel/perf_event_paranoid").read_text(encoding="ascii"))
+        return int(Path("/proc/sys/kernel/perf_event_paranoid").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -200,7 +200,7 @@ def _is_secure(process: Process) -> bool:
 def selected_thp() -> str:
     """Return the policy in force for transparent huge pages, "none" without them."""
     try:
-        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="ascii")
+        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="utf-8")
     except OSError:
         return "none"
     match = re.search(r"\[(\w+)\]", text)
