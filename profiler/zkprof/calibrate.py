@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PAGES = 1024
 _BUDGET_S = 0.1
+_MIN_ROUNDS, _MAX_ROUNDS = 8, 1000
 _SPIN_ROUNDS = 20_000_000
 _SPIN_RATE_HZ = 4999.0
 
@@ -39,29 +40,53 @@ class PageCost:
     unmap_high: float
 
 
+class PageTimer:
+    """Measures the cost of pages, in rounds of some milliseconds.
+
+    On a busy or virtual machine the cost changes from second to second, so a
+    round is worth taking now and then while a target is measured.
+    """
+
+    def __init__(self) -> None:
+        self._touches: list[float] = []
+        self._unmaps: list[float] = []
+        self._out = ffi.new("zkp_page_cost_t *")
+
+    def round(self) -> None:
+        """Touch and unmap 4 MiB."""
+        if rc := lib.zkp_calibrate_pages(_PAGES, self._out):
+            raise OSError(-rc, "cannot map memory to calibrate with")
+        self._touches.append(self._out.touch_ns)
+        self._unmaps.append(self._out.unmap_ns)
+
+    def cost(self) -> PageCost:
+        """Return the median, the first and the last tenth of all rounds."""
+        touches, unmaps = sorted(self._touches), sorted(self._unmaps)
+        n = len(touches)
+        low, mid, high = n // 10, n // 2, n - 1 - n // 10
+        return PageCost(
+            touch_ns=touches[mid],
+            touch_low=touches[low],
+            touch_high=touches[high],
+            unmap_ns=unmaps[mid],
+            unmap_low=unmaps[low],
+            unmap_high=unmaps[high],
+        )
+
+
 @cache
 def page_cost() -> PageCost:
     """Measure the cost of touching and of unmapping a page (a tenth of a second, once)."""
-    touches, unmaps = [], []
-    cost = ffi.new("zkp_page_cost_t *")
-    end = time.monotonic() + _BUDGET_S
-    while len(touches) < 8 or (time.monotonic() < end and len(touches) < 1000):
-        if rc := lib.zkp_calibrate_pages(_PAGES, cost):
-            raise OSError(-rc, "cannot map memory to calibrate with")
-        touches.append(cost.touch_ns)
-        unmaps.append(cost.unmap_ns)
     # The first rounds find cold caches and page tables.
-    touches, unmaps = sorted(touches[2:]), sorted(unmaps[2:])
-    n = len(touches)
-    low, mid, high = n // 10, n // 2, n - 1 - n // 10
-    return PageCost(
-        touch_ns=touches[mid],
-        touch_low=touches[low],
-        touch_high=touches[high],
-        unmap_ns=unmaps[mid],
-        unmap_low=unmaps[low],
-        unmap_high=unmaps[high],
-    )
+    for _ in range(2):
+        PageTimer().round()
+    timer = PageTimer()
+    end = time.monotonic() + _BUDGET_S
+    for taken in range(_MAX_ROUNDS):
+        if taken >= _MIN_ROUNDS and time.monotonic() >= end:
+            break
+        timer.round()
+    return timer.cost()
 
 
 @cache

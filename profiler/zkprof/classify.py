@@ -130,7 +130,10 @@ class Classifier:
             out,
         )
         if rc == -errno.EPERM:
-            raise NoKernelSymbolsError(f"{kallsyms} shows no addresses to this user")
+            raise NoKernelSymbolsError(
+                f"{kallsyms} shows no addresses to this user: "
+                "sudo sysctl kernel.perf_event_paranoid=1 kernel.kptr_restrict=0, or run as root"
+            )
         if rc == -errno.ENODATA:
             raise NoKernelSymbolsError(f"{kallsyms} has none of the functions looked for")
         if rc:

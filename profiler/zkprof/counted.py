@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .calibrate import page_cost, sample_cost_s
+from .calibrate import PageTimer, page_cost, sample_cost_s
 from .model import Bin, Kind, Share, ThreadTime, Tier
 from .sampler import Sampler, open_sampler
 from .target import selected_thp
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 """How often the threads' counters are read."""
 
+_FIRST_ROUNDS = 3
 _PAGE = os.sysconf("SC_PAGESIZE")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -86,7 +87,10 @@ class CountedWindow:
         self.tier = Tier.PROC if rate_hz is None else Tier.USER
         self._process = process
         self._rate_hz = rate_hz
-        self._cost = page_cost()
+        page_cost()  # warms up
+        self._timer = PageTimer()
+        for _ in range(_FIRST_ROUNDS):
+            self._timer.round()
         self._sample_cost_s = sample_cost_s(None) if rate_hz else 0.0
         self._user_samples = 0
         self._threads: dict[int, _Thread] = {}
@@ -134,6 +138,7 @@ class CountedWindow:
             thread.cpu_s += cpu_s[tid]
             thread.stime_s += stat.stime_s - (before.stime_s if before else 0.0)
             thread.faults += faults[tid]
+        self._timer.round()
         self._slices.append(_Slice(self._polled, now - self._polled, cpu_s, faults))
         self._polled = now
 
@@ -167,6 +172,7 @@ class CountedWindow:
             bins=tuple(_bin(piece, per_fault) for piece in self._slices),
             samples=self._user_samples,
             lost=self._sampler.counts.lost if self._sampler else 0,
+            ns_per_fault=self._timer.cost().touch_ns,
             overhead=(self._rate_hz or 0.0) * self._sample_cost_s,
             notes=(*self._notes, *_limits()),
         )
@@ -175,7 +181,7 @@ class CountedWindow:
         kernel = self._kernel(first, last, cpu_s)
         faults = max(0, last.minor_faults - first.minor_faults)
         released = max(0, faults - max(0, last.rss - first.rss) // _PAGE) if last.rss else faults
-        cost = self._cost
+        cost = self._timer.cost()
         touch = _capped(faults, cost.touch_low, cost.touch_ns, cost.touch_high, kernel)
         left = _rest(kernel, touch.seconds)
         unmap = _capped(released, cost.unmap_low, cost.unmap_ns, cost.unmap_high, left)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from .calibrate import page_cost
 from .classify import NoKernelSymbolsError
 from .counted import CountedWindow
 from .errors import ZkprofError
@@ -185,7 +184,7 @@ class _Run:
                 samples=found.samples,
                 lost=found.lost,
                 overhead=found.overhead,
-                ns_per_fault=page_cost().touch_ns,
+                ns_per_fault=found.ns_per_fault,
                 notes=(*self._notes, *found.notes, *self._library.problems),
             ),
             started=first.t,

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from .bootstrap import shares
-from .calibrate import sample_cost_s
+from .calibrate import page_cost, sample_cost_s
 from .classify import ATTRIBUTED_FAULTS, Classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
 from .sampler import BIN_S, open_sampler
@@ -112,6 +112,7 @@ class SampledWindow:
             bins=tuple(bins),
             samples=samples,
             lost=self._sampler.counts.lost,
+            ns_per_fault=page_cost().touch_ns,
             overhead=self._rate_hz * self._cost_s,
             notes=(*self._notes, *self._doubts(cpu_s)),
         )

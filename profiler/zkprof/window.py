@@ -27,6 +27,7 @@ class Findings:
     bins: tuple[Bin, ...]
     samples: int
     lost: int
+    ns_per_fault: float
     overhead: float
     notes: tuple[str, ...]
 

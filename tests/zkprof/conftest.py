@@ -54,6 +54,8 @@ def running(*command: str | Path, user: str | None = None) -> Iterator[subproces
         stdout=subprocess.PIPE,
         text=True,
         user=user,
+        group=pwd.getpwnam(user).pw_gid if user else None,
+        extra_groups=[] if user else None,
     )
     with process:
         try:

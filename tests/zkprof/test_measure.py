@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from zkprof.classify import Classifier, NoKernelSymbolsError
-from zkprof.counted import CountedWindow
+from zkprof.classify import Classifier, NoKernelSymbolsError, default_rules
 from zkprof.measure import TierUnavailableError, measure
 from zkprof.model import Kind, Measurement, Tier
-from zkprof.procfs import NoSuchProcessError
+from zkprof.procfs import NoSuchProcessError, Process
 from zkprof.sampler import PerfUnavailableError, Sampler, paranoid_level
 from zkprof.target import describe
 
@@ -219,15 +218,9 @@ def test_no_such_process() -> None:
 
 def warm_up() -> None:
     """Import and read all that an unprivileged child may not be able to."""
-    with run_in_this_process() as process:
+    with Process(os.getpid()) as process:
         describe(process, process.maps())
-    CountedWindow  # noqa: B018
-
-
-def run_in_this_process() -> Any:
-    from zkprof.procfs import Process
-
-    return Process(os.getpid())
+    default_rules()
 
 
 def test_without_privileges(
