@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The parts of the CFFI extension that zkprof uses; see native/zkprof_native.h."""
+# The parts of the CFFI extension that zkprof uses; see native/zkprof_native.h.
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-CData = Any  # what CFFI returns: its attributes are the C struct's fields
+CData: TypeAlias = Any  # what CFFI returns: its attributes are the C struct's fields
 
 class _Ffi:
     NULL: Final[CData]

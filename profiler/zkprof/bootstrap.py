@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 RESAMPLES = 1000
 
 
-def shares(
-    parts: Sequence[Sequence[float]], whole: Sequence[float]
-) -> list[tuple[float, float]]:
+def shares(parts: Sequence[Sequence[float]], whole: Sequence[float]) -> list[tuple[float, float]]:
     """Return a 95 % interval for sum(part) / sum(whole), for each column.
 
     Parameters

@@ -12,14 +12,16 @@ from __future__ import annotations
 import errno
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._native import ffi, lib
 from .model import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 KINDS: tuple[Kind, ...] = tuple(Kind)
 """Kinds by the number that stands for each on the C side."""
@@ -67,7 +69,8 @@ def parse_rules(text: str) -> Rules:
     overlays: list[str] = data["overlays"]
     names = overlays + [role for role in data["roles"] if role not in overlays]
     if len(overlays) > 32 or len(names) > 64:
-        raise ValueError("at most 32 overlays and 64 roles")
+        msg = "at most 32 overlays and 64 roles"
+        raise ValueError(msg)
     bit = {role: 1 << i for i, role in enumerate(names)}
 
     symbols: dict[str, int] = {}
@@ -130,14 +133,17 @@ class Classifier:
             out,
         )
         if rc == -errno.EPERM:
-            raise NoKernelSymbolsError(
+            msg = (
                 f"{kallsyms} shows no addresses to this user: "
                 "sudo sysctl kernel.perf_event_paranoid=1 kernel.kptr_restrict=0, or run as root"
             )
+            raise NoKernelSymbolsError(msg)
         if rc == -errno.ENODATA:
-            raise NoKernelSymbolsError(f"{kallsyms} has none of the functions looked for")
+            msg = f"{kallsyms} has none of the functions looked for"
+            raise NoKernelSymbolsError(msg)
         if rc:
-            raise NoKernelSymbolsError(f"{kallsyms}: {os.strerror(-rc)}")
+            msg = f"{kallsyms}: {os.strerror(-rc)}"
+            raise NoKernelSymbolsError(msg)
         self.handle = ffi.gc(out[0], lib.zkp_classifier_free)
 
     def __len__(self) -> int:

@@ -69,7 +69,7 @@ class Snapshot:
 def counter_rows() -> tuple[tuple[str, str], ...]:
     """Return name and kind ("c", "g" or "p") of every counter, from the C header."""
     kind = ffi.new("char *")
-    rows = []
+    rows: list[tuple[str, str]] = []
     while (name := lib.zkp_counter_name(len(rows), kind)) != ffi.NULL:
         rows.append((ffi.string(name).decode(), ffi.string(kind[0:1], 1).decode()))
     return tuple(rows)
@@ -230,7 +230,8 @@ class Library:
 def _read(pid: int, address: int, into: Any, size: int) -> None:  # noqa: ANN401  (CFFI)
     rc = lib.zkp_target_read(pid, address, into, size)
     if rc == -errno.EFAULT:
-        raise BadBlockError(f"it refers to {address:#x}, where nothing is mapped")
+        msg = f"it refers to {address:#x}, where nothing is mapped"
+        raise BadBlockError(msg)
     if rc:
         raise UnreadableError(_why_unreadable(-rc))
 
@@ -279,7 +280,7 @@ def _check(block: Any) -> None:  # noqa: ANN401  (CFFI)
         require("its shards are too large", ok=count * _SHARD_BYTES <= _MAX_SHARD_BYTES)
         require(
             "its shards are outside of user memory",
-            ok=0 < start and start + count * stride <= _USER_SPACE,
+            ok=start > 0 and start + count * stride <= _USER_SPACE,
         )
 
 

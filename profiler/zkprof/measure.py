@@ -39,7 +39,7 @@ class TierUnavailableError(ZkprofError):
     """The way of measuring that was asked for is not possible here."""
 
 
-def measure(  # noqa: PLR0913  (all but two have defaults)
+def measure(
     pid: int,
     duration_s: float,
     rate_hz: float = 199.0,
@@ -90,7 +90,7 @@ def measure(  # noqa: PLR0913  (all but two have defaults)
 
 def _attach(process: Process, rate_hz: float, tier: Tier | None) -> tuple[Window, list[str]]:
     """Attach in the best way that is possible; also say why not in a better one."""
-    notes = []
+    notes: list[str] = []
     for candidate in (tier,) if tier else Tier:
         try:
             if candidate is Tier.KERNEL:
@@ -135,8 +135,7 @@ class _Run:
             if now >= end:
                 break
             self._window.wait(min(POLL_S, end - now))
-            self._poll()
-            if self._ended:
+            if not self._poll():
                 break
             self._look_again(time.monotonic() - start)
             if time.monotonic() >= tick:
@@ -146,14 +145,16 @@ class _Run:
                 done = time.monotonic()
                 tick = done + max(TICK_S, (done - began) / _TICK_SHARE)
 
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
+        """Read the target's counters; return whether it is still running."""
         try:
             point, stat = self._process.point()
         except NoSuchProcessError:
             self._ended = True
-            return
-        self._points.append(point)
-        self._ended = stat.ended
+        else:
+            self._points.append(point)
+            self._ended = stat.ended
+        return not self._ended
 
     def _look_again(self, elapsed_s: float) -> None:
         if not self._looks or elapsed_s < self._looks[0]:

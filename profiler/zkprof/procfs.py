@@ -165,20 +165,21 @@ class Process:
     def _check(self) -> None:
         stat = self.stat()
         if stat.flags & _PF_KTHREAD:
-            raise KernelThreadError(
+            msg = (
                 f"process {self.pid} ({stat.comm}) is a kernel thread, "
                 "which has no memory of its own; choose a program"
             )
+            raise KernelThreadError(msg)
         if stat.ended:
-            raise ZombieError(
+            msg = (
                 f"process {self.pid} ({stat.comm}) has ended and waits for its "
                 "parent to collect it; choose a running one"
             )
+            raise ZombieError(msg)
         leader = self.status().get("Tgid", str(self.pid))
         if leader != str(self.pid):
-            raise NoSuchProcessError(
-                f"{self.pid} is a thread of process {leader}: use `zkprof {leader}`"
-            )
+            msg = f"{self.pid} is a thread of process {leader}: use `zkprof {leader}`"
+            raise NoSuchProcessError(msg)
         self.read("maps", 1)  # the kernel's test for looking at a process
 
     def __enter__(self) -> Self:
@@ -202,7 +203,7 @@ class Process:
         """Return the content of file `name` in the process's directory."""
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._dir)
-            with open(fd, "rb", buffering=0) as file:
+            with os.fdopen(fd, "rb", buffering=0) as file:
                 parts = []
                 while part := file.read(limit or _READ_BYTES):
                     parts.append(part)
@@ -212,10 +213,11 @@ class Process:
         except (FileNotFoundError, ProcessLookupError):
             raise self._gone() from None
         except PermissionError:
-            raise NotPermittedError(
+            msg = (
                 f"process {self.pid} belongs to another user or protects itself: "
                 f"run `sudo zkprof {self.pid}`, or zkprof as its user"
-            ) from None
+            )
+            raise NotPermittedError(msg) from None
 
     def _text(self, name: str) -> str:
         return self.read(name).decode("utf-8", "replace")
@@ -246,7 +248,7 @@ class Process:
         except (FileNotFoundError, ProcessLookupError):
             return {}
         try:
-            tids = [int(name) for name in os.listdir(fd)]
+            tids = [int(name) for name in os.listdir(fd)]  # noqa: PTH208  (a descriptor)
         except ProcessLookupError:
             tids = []
         finally:

@@ -80,7 +80,7 @@ class SampledWindow:
         """Return what is known so far."""
         cpu_s = last.utime_s + last.stime_s - first.utime_s - first.stime_s
         samples = sum(
-            n for threads in self._bins.values() for kinds in threads.values() for n in kinds.values()
+            kinds.total() for threads in self._bins.values() for kinds in threads.values()
         )
         scale = cpu_s / samples if samples else 0.0
         split = _fault_split(self._bins)

@@ -17,12 +17,14 @@ import time
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ._native import ffi, lib
 from .classify import KINDS, Classifier
 from .model import Kind
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 BIN_S = 0.1
 """Width of a time slice: the blocks that intervals are made from."""
@@ -260,10 +262,11 @@ def open_sampler(
     except PerfUnavailableError as error:
         raise PerfUnavailableError(errno.EMFILE, _explain(errno.EMFILE, kernel=True)) from error
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return sampler, [
+    note = (
         f"too many threads for {limit} descriptors: sampling all processes and "
         "keeping this one's samples; raise `ulimit -Hn` to sample it alone"
-    ]
+    )
+    return sampler, [note]
 
 
 def raise_descriptor_limit() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Who is measured: which allocator serves it, and could a preloaded one?
+"""Who is measured, which allocator serves it, whether a preloaded one could.
 
 The answer is read off the files that the process has mapped.  A shared
 allocator shows by its file name.  One that is linked into the program, or into
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from .errors import ZkprofError
 from .model import Target
 from .procfs import Mapping, Process, printable
 
@@ -81,7 +83,7 @@ def inspect_elf(file: BinaryIO) -> Elf | None:
         elf = ELFFile(file)
         interpreter = ""
         for segment in elf.iter_segments("PT_INTERP"):
-            interpreter = segment.get_interp_name()
+            interpreter = segment.data().rstrip(b"\0").decode()
         names, strings = [], []
         go = False
         for section in elf.iter_sections():
@@ -169,7 +171,7 @@ def _by_file_name(table: Iterable[tuple[str, str]], paths: list[str]) -> str:
 
 
 def _candidates(paths: list[str]) -> list[str]:
-    """Mapped shared objects that may have an allocator of their own inside."""
+    """Return the shared objects that may have an allocator of their own inside."""
     known = tuple(prefix for prefix, _ in _SHARED)
     return [
         path
@@ -184,17 +186,16 @@ def _candidates(paths: list[str]) -> list[str]:
 def _open(pid: int, name: str) -> BinaryIO:
     # The target chooses the path: never block on a FIFO that it put there.
     fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    return open(fd, "rb")
+    return os.fdopen(fd, "rb")
 
 
 def _is_secure(process: Process) -> bool:
     """Whether the dynamic linker distrusts the program's environment."""
     try:
-        words = memoryview(process.read("auxv")).cast("N")
-    except (OSError, TypeError):
+        pairs = struct.iter_unpack("@NN", process.read("auxv"))
+        return any(key == _AT_SECURE and value for key, value in pairs)
+    except (ZkprofError, struct.error):  # hidden, or of a 32-bit process
         return False
-    pairs = zip(words[::2], words[1::2], strict=False)
-    return any(key == _AT_SECURE and value for key, value in pairs)
 
 
 def selected_thp() -> str:

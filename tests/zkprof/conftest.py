@@ -71,7 +71,7 @@ def run() -> Callable[..., Any]:
     return running
 
 
-def as_other(function: Callable[[], Any], prepare: Callable[[], None]) -> Any:
+def as_other(function: Callable[[], Any], prepare: Callable[[], None]) -> Any:  # noqa: ANN401
     """Return what `function` returns, or raise what it raises, in a changed child.
 
     The child is forked, so that everything is imported before it gives up its

@@ -6,6 +6,7 @@ from __future__ import annotations
 import resource
 
 import pytest
+
 from zkprof._native import ffi, lib
 from zkprof.bootstrap import shares
 from zkprof.calibrate import page_cost, sample_cost_s

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from zkprof.classify import (
     KALLSYMS,
     Classifier,
@@ -87,7 +88,9 @@ def test_every_golden_chain_has_a_known_entry(
 ) -> None:
     rules = default_rules()
     exact = {name.split(".")[0] for name in names}
-    patterns = [s[:-1] for s, r in rules.symbols.items() if s.endswith("*") and r & rules.entry_roles]
+    patterns = [
+        s[:-1] for s, r in rules.symbols.items() if s.endswith("*") and r & rules.entry_roles
+    ]
     assert any(rules.symbols.get(name, 0) & rules.entry_roles for name in exact) or any(
         name.startswith(tuple(patterns)) for name in exact
     ), (path, kind, overlays)

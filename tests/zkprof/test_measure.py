@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from zkprof.classify import Classifier, NoKernelSymbolsError, default_rules
 from zkprof.measure import TierUnavailableError, measure
 from zkprof.model import Kind, Measurement, Tier

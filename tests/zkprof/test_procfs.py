@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from zkprof.errors import NotPermittedError, TargetGoneError
 from zkprof.procfs import (
     KernelThreadError,
@@ -69,7 +70,7 @@ def test_counters_of_this_process() -> None:
     with Process(os.getpid()) as process:
         first, _ = process.point()
         kept = bytearray(64 << 20)
-        kept[:: 4096] = b"x" * len(kept[::4096])
+        kept[::4096] = b"x" * len(kept[::4096])
         second, stat = process.point()
         assert second.rss - first.rss > 60 << 20
         assert second.hwm >= second.rss > second.rss_anon > 60 << 20
@@ -164,12 +165,14 @@ def test_a_recycled_number_is_not_mistaken() -> None:
 
 def test_a_process_that_has_ended_keeps_its_times() -> None:
     code = "x = bytearray(32 << 20); x[::4096] = x[::4096]\nfor i in range(10**6): pass"
-    with subprocess.Popen(["python3", "-c", f"{code}\ninput()"], stdin=subprocess.PIPE) as child:
-        with Process(child.pid) as process:
-            assert child.stdin
-            child.stdin.close()
-            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-            point, stat = process.point()
+    with (
+        subprocess.Popen(["python3", "-c", f"{code}\ninput()"], stdin=subprocess.PIPE) as child,
+        Process(child.pid) as process,
+    ):
+        assert child.stdin
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        point, stat = process.point()
     assert stat.ended
     assert point.rss == 0
     assert point.minor_faults > 1000

@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from zkprof.model import Target
+
 from zkprof.procfs import Process
 from zkprof.target import describe, inspect_elf, selected_thp
 
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-STAY = '#include <stdio.h>\n#include <unistd.h>\nint main(void)\n{ puts("ready"); fflush(stdout); pause(); }\n'
+    from zkprof.model import Target
+
+STAY = """
+#include <stdio.h>
+#include <unistd.h>
+int main(void) { puts("ready"); fflush(stdout); pause(); }
+"""
 
 
 @pytest.fixture
@@ -49,9 +55,7 @@ def test_a_static_program(facts: Callable[..., Target]) -> None:
     ("symbol", "allocator"),
     [("_rjem_malloc", "jemalloc"), ("mi_malloc", "mimalloc"), ("tc_malloc", "tcmalloc")],
 )
-def test_an_allocator_linked_in(
-    facts: Callable[..., Target], symbol: str, allocator: str
-) -> None:
+def test_an_allocator_linked_in(facts: Callable[..., Target], symbol: str, allocator: str) -> None:
     target = facts(STAY + f"void *{symbol}(unsigned long n) {{ (void)n; return 0; }}\n")
     assert (target.allocator, target.preloadable) == (allocator, False)
     assert "linked into the program" in target.preload_reason
