@@ -49,6 +49,8 @@ static uint64_t next_random(zkp_sampler_t *s)
 
 uint64_t sampler_period(zkp_sampler_t *s)
 {
+    if (!s->config.jitter)
+        return (uint64_t)(1e9 / s->config.rate_hz);
     /* Within 10 % of nominal and odd: no two events keep step with each
      * other or with a loop in the target. */
     double unit = (double)(next_random(s) >> 11) * 0x1p-53;

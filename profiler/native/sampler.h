@@ -41,7 +41,7 @@ struct zkp_sampler {
 int sampler_attach(zkp_sampler_t *s);
 void sampler_detach(zkp_sampler_t *s);
 
-/* A sampling period near 1 / rate, different at each call. */
+/* The next sampling period: with jitter, different at each call. */
 uint64_t sampler_period(zkp_sampler_t *s);
 
 #endif /* ZKPROF_SAMPLER_H */

@@ -71,7 +71,7 @@ typedef struct zkp_sampler_config {
     int32_t pid;
     uint32_t scope;
     uint32_t kernel; /* sample kernel mode too, with its call chains */
-    uint32_t jitter; /* vary the period while running */
+    uint32_t jitter; /* vary the period, by event and while running */
     double rate_hz;
     uint64_t start_ns;                  /* CLOCK_MONOTONIC: start of bin 0 */
     uint64_t bin_ns;                    /* width of a time slice */

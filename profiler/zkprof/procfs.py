@@ -13,7 +13,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from .errors import NotPermittedError, TargetGoneError
 from .model import MemoryPoint
@@ -218,6 +218,14 @@ class Process:
                 f"run `sudo zkprof {self.pid}`, or zkprof as its user"
             )
             raise NotPermittedError(msg) from None
+
+    def open_file(self, name: str, flags: int = 0) -> BinaryIO:
+        """Open a file below the process's directory, such as ``exe``, for reading.
+
+        What the target chose to have there cannot make this call wait.
+        """
+        flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.fdopen(os.open(name, flags, dir_fd=self._dir), "rb")
 
     def _text(self, name: str) -> str:
         return self.read(name).decode("utf-8", "replace")

@@ -110,8 +110,9 @@ class Sampler:
     scope
         What to open events on.
     jitter
-        Vary the sampling period while running.  Costs a fortieth of the
-        samples, so it is off where their number is compared with the clock.
+        Vary the sampling period, so that it cannot keep step with a loop in
+        the target.  Costs a fortieth of the samples, so it is off where their
+        number is compared with the clock.
     start_ns
         ``time.monotonic_ns()`` at the start of time slice 0; None for now.
 

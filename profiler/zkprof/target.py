@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from .errors import ZkprofError
@@ -94,7 +94,7 @@ def inspect_elf(file: BinaryIO) -> Elf | None:
                 names.append(section.data())
             elif section.name == ".rodata":
                 strings.append(section.data())
-    except (ELFError, OSError, ValueError, UnicodeDecodeError):
+    except Exception:  # noqa: BLE001  (whatever a library makes of a hostile file)
         return None
     allocator = _first_match(_SYMBOLS, names) or _first_match(_STRINGS, strings)
     return Elf(interpreter=printable(interpreter), allocator=allocator, go=go)
@@ -111,9 +111,8 @@ def describe(process: Process, mappings: list[Mapping]) -> Target:
     """Collect the facts about a target that advice depends on."""
     exe = process.link("exe")
     with suppress(OSError):
-        exe_file = _open(process.pid, "exe")
-        with exe_file:
-            main = inspect_elf(exe_file)
+        with process.open_file("exe") as file:
+            main = inspect_elf(file)
         allocator, reason = _judge(process, main, mappings)
         return _target(process, exe, allocator, reason)
     return _target(process, exe, "unknown", "the program's file cannot be read")
@@ -149,14 +148,14 @@ def _judge(process: Process, main: Elf | None, mappings: list[Mapping]) -> tuple
         return runtime, f"{runtime} takes its heap from the kernel itself, not from malloc"
     if main.allocator:
         return main.allocator, f"{main.allocator} is linked into the program: build it without"
+    inodes = {m.path: m.inode for m in mappings}
     for path in _candidates(paths):
-        with suppress(OSError), _open(process.pid, f"root{path}") as file:
-            found = inspect_elf(file)
-            if found and found.allocator:
-                name = printable(path.rsplit("/", 1)[-1])
-                return found.allocator, (
-                    f"{found.allocator} is linked into {name}, which preloading does not reach"
-                )
+        found = _inspect_mapped(process, path, inodes[path])
+        if found and found.allocator:
+            name = printable(path.rsplit("/", 1)[-1])
+            return found.allocator, (
+                f"{found.allocator} is linked into {name}, which preloading does not reach"
+            )
     if _is_secure(process):
         return shared or "glibc", "set-user-id programs ignore LD_PRELOAD"
     return shared or "glibc", ""
@@ -183,10 +182,24 @@ def _candidates(paths: list[str]) -> list[str]:
     ][:_MAX_FILES]
 
 
-def _open(pid: int, name: str) -> BinaryIO:
-    # The target chooses the path: never block on a FIFO that it put there.
-    fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    return os.fdopen(fd, "rb")
+def _inspect_mapped(process: Process, path: str, inode: int) -> Elf | None:
+    """Read a file that the process has mapped, and nothing else by that name."""
+    with suppress(OSError), process.open_file(f"root{path}", os.O_NOFOLLOW) as file:
+        facts = os.fstat(file.fileno())
+        if stat.S_ISREG(facts.st_mode) and facts.st_ino == inode:
+            return _inspect_once(facts.st_dev, inode, facts.st_mtime_ns, file)
+    return None
+
+
+_inspected: dict[tuple[int, int, int], Elf | None] = {}
+
+
+def _inspect_once(device: int, inode: int, changed_ns: int, file: BinaryIO) -> Elf | None:
+    """Read a file unless it was read before: processes are described repeatedly."""
+    key = (device, inode, changed_ns)
+    if key not in _inspected:
+        _inspected[key] = inspect_elf(file)
+    return _inspected[key]
 
 
 def _is_secure(process: Process) -> bool:

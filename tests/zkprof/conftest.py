@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,11 +26,10 @@ FLAGS = ["-std=gnu11", "-O2", "-fno-omit-frame-pointer", "-pthread", "-D_GNU_SOU
 class Compiler:
     """Compiles the programs in targets/ into a folder that every user may read."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
-                parent.chmod(parent.stat().st_mode | 0o055)
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        # pytest's own folders are for their owner alone.
+        self.folder.chmod(0o755)
 
     def __call__(self, name: str, *flags: str) -> Path:
         program = self.folder / "-".join([name, *(f.strip("-") for f in flags)])
@@ -41,8 +41,9 @@ class Compiler:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
-    return Compiler(tmp_path_factory.mktemp("targets"))
+def compiled() -> Iterator[Compiler]:
+    with TemporaryDirectory(prefix="zkprof-targets-") as folder:
+        yield Compiler(folder)
 
 
 @contextmanager
