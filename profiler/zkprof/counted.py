@@ -4,7 +4,8 @@
 /proc tells how many page faults there were and how much CPU time was spent in
 the kernel.  Faults times the calibrated cost of a first touch is the time in
 faults; pages that were faulted in and are not there any more must have been
-unmapped, at a calibrated cost as well; neither can exceed the kernel's time.
+unmapped, at a calibrated cost as well; both together cannot exceed the kernel's
+time.
 
 How much the kernel's time is, /proc says in ticks (`Tier.PROC`).  Unprivileged
 perf says it better (`Tier.USER`): its clock runs on in kernel mode but takes
@@ -33,6 +34,8 @@ POLL_S = 0.5
 """How often the threads' counters are read."""
 
 _FIRST_ROUNDS = 3
+# Of the CPU time, in the kernel and not by faults on small pages: worth a word.
+_UNEXPLAINED = 0.15
 _PAGE = os.sysconf("SC_PAGESIZE")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -122,7 +125,7 @@ class CountedWindow:
         if self._sampler:
             self._sampler.drain()
             self._user_samples += sum(cell.count for cell in self._sampler.take())
-        if time.monotonic() - self._polled >= POLL_S / 2:
+        if time.monotonic() - self._polled >= POLL_S / 10:
             self._poll()
 
     def _poll(self) -> None:
@@ -145,10 +148,14 @@ class CountedWindow:
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known so far."""
         cpu_s = last.utime_s + last.stime_s - first.utime_s - first.stime_s
-        faults = last.minor_faults - first.minor_faults
         split = self._split(first, last, cpu_s)
         mm_s = split.touch.seconds + split.unmap.seconds
-        per_fault = mm_s / faults if faults > 0 else 0.0
+        # Threads were read at other moments than the process, and some ended
+        # unread: their sums are made to agree with the process's totals.
+        in_threads_s = sum(thread.cpu_s for thread in self._threads.values())
+        scale = cpu_s / in_threads_s if in_threads_s else 0.0
+        faults = sum(thread.faults for thread in self._threads.values())
+        per_fault = mm_s / faults if faults else 0.0
         nothing = Share(0.0, 0.0, 0.0)
         classes = dict.fromkeys(Kind, nothing) | {
             Kind.FAULT_ANON: split.touch,
@@ -160,7 +167,7 @@ class CountedWindow:
         }
         unmap_part = split.unmap.seconds / mm_s if mm_s else 0.0
         threads = [
-            _thread_time(tid, thread, per_fault, unmap_part)
+            _thread_time(tid, thread, scale, per_fault, unmap_part)
             for tid, thread in self._threads.items()
             if thread.cpu_s > 0
         ]
@@ -169,12 +176,12 @@ class CountedWindow:
             classes=classes,
             overlays={},
             threads=tuple(sorted(threads, key=lambda thread: -thread.cpu_s)),
-            bins=tuple(_bin(piece, per_fault) for piece in self._slices),
+            bins=tuple(_bin(piece, scale, per_fault) for piece in self._slices),
             samples=self._user_samples,
             lost=self._sampler.counts.lost if self._sampler else 0,
             ns_per_fault=self._timer.cost().touch_ns,
             overhead=(self._rate_hz or 0.0) * self._sample_cost_s,
-            notes=(*self._notes, *_limits()),
+            notes=(*self._notes, *_limits(_rest(split.kernel, mm_s).seconds, cpu_s)),
         )
 
     def _split(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float) -> _Split:
@@ -182,9 +189,13 @@ class CountedWindow:
         faults = max(0, last.minor_faults - first.minor_faults)
         released = max(0, faults - max(0, last.rss - first.rss) // _PAGE) if last.rss else faults
         cost = self._timer.cost()
-        touch = _capped(faults, cost.touch_low, cost.touch_ns, cost.touch_high, kernel)
-        left = _rest(kernel, touch.seconds)
-        unmap = _capped(released, cost.unmap_low, cost.unmap_ns, cost.unmap_high, left)
+        # The kernel's time is known to some error only: its upper end is the cap.
+        limit = kernel.high
+        touch = _capped(faults, cost.touch_low, cost.touch_ns, cost.touch_high, limit)
+        limit -= touch.seconds
+        unmap = _capped(released, cost.unmap_low, cost.unmap_ns, cost.unmap_high, limit)
+        at_least = touch.seconds + unmap.seconds
+        kernel = Share(max(kernel.seconds, at_least), kernel.low, kernel.high)
         return _Split(kernel, touch, unmap)
 
     def _kernel(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float) -> Share:
@@ -202,11 +213,11 @@ class CountedWindow:
         return Share(seconds, max(0.0, seconds - error), min(cpu_s, seconds + error))
 
 
-def _capped(pages: int, low_ns: float, mid_ns: float, high_ns: float, limit: Share) -> Share:
+def _capped(pages: int, low_ns: float, mid_ns: float, high_ns: float, limit_s: float) -> Share:
     return Share(
-        seconds=min(pages * mid_ns / 1e9, limit.seconds),
-        low=min(pages * low_ns / 1e9, limit.low),
-        high=min(pages * high_ns / 1e9, limit.high),
+        seconds=min(pages * mid_ns / 1e9, limit_s),
+        low=min(pages * low_ns / 1e9, limit_s),
+        high=min(pages * high_ns / 1e9, limit_s),
     )
 
 
@@ -216,32 +227,34 @@ def _rest(whole: Share, part: float) -> Share:
     )
 
 
-def _thread_time(tid: int, thread: _Thread, per_fault: float, unmap_part: float) -> ThreadTime:
-    mm_s = min(thread.faults * per_fault, thread.cpu_s)
-    kernel = max(thread.stime_s, mm_s)
+def _thread_time(
+    tid: int, thread: _Thread, scale: float, per_fault: float, unmap_part: float
+) -> ThreadTime:
+    cpu_s = thread.cpu_s * scale
+    mm_s = min(thread.faults * per_fault, cpu_s)
+    kernel = max(thread.stime_s * scale, mm_s)
     by_kind = {
         Kind.FAULT_ANON: mm_s * (1 - unmap_part),
         Kind.UNMAP: mm_s * unmap_part,
         Kind.KERNEL: kernel - mm_s,
-        Kind.USER: max(0.0, thread.cpu_s - kernel),
+        Kind.USER: max(0.0, cpu_s - kernel),
     }
-    return ThreadTime(tid, thread.comm, thread.cpu_s, by_kind)
+    return ThreadTime(tid, thread.comm, cpu_s, by_kind)
 
 
-def _bin(piece: _Slice, per_fault: float) -> Bin:
-    return Bin(
-        t=piece.t,
-        width_s=piece.width_s,
-        cpu_s=piece.cpu_s,
-        mm_s={tid: min(n * per_fault, piece.cpu_s[tid]) for tid, n in piece.faults.items()},
-    )
+def _bin(piece: _Slice, scale: float, per_fault: float) -> Bin:
+    cpu_s = {tid: seconds * scale for tid, seconds in piece.cpu_s.items()}
+    mm_s = {tid: min(n * per_fault, cpu_s[tid]) for tid, n in piece.faults.items()}
+    return Bin(piece.t, piece.width_s, cpu_s, mm_s)
 
 
-def _limits() -> list[str]:
+def _limits(unexplained_s: float, cpu_s: float) -> list[str]:
+    """Say what these numbers cannot show."""
     notes = ["without kernel stacks, faults on mapped files count as anonymous ones"]
-    if selected_thp() == "always":
+    if unexplained_s > _UNEXPLAINED * cpu_s:
+        huge = "" if selected_thp() in ("never", "none") else " (faults on huge pages are possible)"
         notes.append(
-            "transparent huge pages are on: a fault may cost more than the small page "
-            "that was calibrated, so the time in faults is a lower bound"
+            f"{unexplained_s / cpu_s:.0%} of the time is in the kernel for reasons that only "
+            f"kernel stacks can show{huge}"
         )
     return notes

@@ -197,11 +197,14 @@ class Library:
     def read(self) -> LibraryCounters | None:
         """Return what happened since the first reading, or None without the library.
 
-        Of a copy that is gone, with its process or by exec, the last reading
-        before that counts.
+        When the process has ended, this is the last reading before.
         """
-        for address in self._after:
-            self._update(address)
+        gone = [address for address in self._after if self._update(address)]
+        if len(gone) < len(self._after):
+            # The others are still there, so the process is: it runs another
+            # program now, and these belonged to the one before.
+            for address in gone:
+                del self._after[address], self._before[address]
         return difference([self._before[a] for a in self._after], list(self._after.values()))
 
     def _find(self, mappings: Iterable[Mapping]) -> None:

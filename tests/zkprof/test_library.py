@@ -134,6 +134,22 @@ def test_the_last_reading_outlives_the_target(
     assert found.counters["hits"] == 21
 
 
+def test_a_program_that_runs_another_takes_its_counts_along(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    with run(compiled("block"), "exec") as target, Process(target.pid) as process:
+        library = Library(target.pid, process.maps())
+        assert library.read()
+        target.stdin.write("go\n")
+        target.stdin.flush()
+        assert target.stdout.readline() == "ready\n"
+        library.look_again(process.maps())
+        found = library.read()
+    assert found
+    assert found.copies == 1
+    assert found.counters["hits"] == 100, "all that the new program ever counted is new"
+
+
 def test_memory_of_others_is_unreadable(
     compiled: Callable[..., Path],
     run: Callable[..., Any],
