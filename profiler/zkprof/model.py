@@ -92,7 +92,12 @@ class ThreadTime:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """One slice of time: CPU seconds and memory-management seconds by thread."""
+    """One slice of time, by thread.
+
+    `mm_s` is the part of `cpu_s` that an allocator which keeps its pages could
+    avoid: faults on anonymous memory, prefault, mmap, and of unmap and madvise
+    as much as anonymous faults are of anonymous and file faults together.
+    """
 
     t: float
     width_s: float

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Tiers 2 and 3: CPU time by class, from counters that every user may read.
+
+/proc tells how many page faults there were and how much CPU time was spent in
+the kernel.  Faults times the calibrated cost of a first touch is the time in
+faults; pages that were faulted in and are not there any more must have been
+unmapped, at a calibrated cost as well; both together cannot exceed the kernel's
+time.
+
+How much the kernel's time is, /proc says in ticks (`Tier.PROC`).  Unprivileged
+perf says it better (`Tier.USER`): its clock runs on in kernel mode but takes
+no samples there, so the samples that are missing are the kernel's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .calibrate import PageTimer, page_cost, sample_cost_s
+from .model import Bin, Kind, Share, ThreadTime, Tier
+from .sampler import Sampler, open_sampler
+from .target import selected_thp
+from .window import Findings
+
+if TYPE_CHECKING:
+    from .model import MemoryPoint
+    from .procfs import Process, Stat
+
+POLL_S = 0.5
+"""How often the threads' counters are read."""
+
+_FIRST_ROUNDS = 3
+# Of the CPU time, in the kernel and not by faults on small pages: worth a word.
+_UNEXPLAINED = 0.15
+_PAGE = os.sysconf("SC_PAGESIZE")
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(slots=True)
+class _Thread:
+    """What one thread used in the window, and where its counters stand."""
+
+    comm: str
+    seen: Stat | None
+    cpu_s: float = 0.0
+    stime_s: float = 0.0
+    faults: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """One reading of all threads: CPU seconds and faults since the one before."""
+
+    t: float
+    width_s: float
+    cpu_s: dict[int, float]
+    faults: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """Where the CPU time went."""
+
+    kernel: Share
+    touch: Share
+    unmap: Share
+
+
+class CountedWindow:
+    """A window of measuring without kernel call chains.
+
+    Parameters
+    ----------
+    process
+        The target.
+    rate_hz
+        Samples per second of CPU time; None reads /proc only.
+
+    Raises
+    ------
+    PerfUnavailableError
+        `rate_hz` was given and perf is not permitted.
+    """
+
+    def __init__(self, process: Process, rate_hz: float | None) -> None:
+        self.tier = Tier.PROC if rate_hz is None else Tier.USER
+        self._process = process
+        self._rate_hz = rate_hz
+        page_cost()  # warms up
+        self._timer = PageTimer()
+        for _ in range(_FIRST_ROUNDS):
+            self._timer.round()
+        self._sample_cost_s = sample_cost_s(None) if rate_hz else 0.0
+        self._user_samples = 0
+        self._threads: dict[int, _Thread] = {}
+        self._slices: list[_Slice] = []
+        self._sampler: Sampler | None = None
+        self._notes: list[str] = []
+        if rate_hz is not None:
+            self._sampler, self._notes = open_sampler(process.pid, rate_hz, None)
+        self._polled = time.monotonic()
+        for tid, stat in process.threads().items():
+            self._threads[tid] = _Thread(stat.comm, stat)
+
+    def close(self) -> None:
+        """Stop sampling."""
+        if self._sampler:
+            self._sampler.close()
+
+    def wait(self, timeout_s: float) -> None:
+        """Let `timeout_s` pass."""
+        if self._sampler:
+            self._sampler.drain(timeout_s)
+        else:
+            time.sleep(timeout_s)
+        if time.monotonic() - self._polled >= POLL_S:
+            self._poll()
+
+    def update(self) -> None:
+        """Gather what was counted since the last call."""
+        if self._sampler:
+            self._sampler.drain()
+            self._user_samples += sum(cell.count for cell in self._sampler.take())
+        if time.monotonic() - self._polled >= POLL_S / 10:
+            self._poll()
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        cpu_s, faults = {}, {}
+        for tid, stat in self._process.threads().items():
+            # A thread that is new has used all that it ever used just now.
+            thread = self._threads.setdefault(tid, _Thread(stat.comm, None))
+            before = thread.seen
+            cpu_s[tid] = stat.cpu_s - (before.cpu_s if before else 0.0)
+            faults[tid] = stat.minor_faults - (before.minor_faults if before else 0)
+            thread.comm, thread.seen = stat.comm, stat
+            thread.cpu_s += cpu_s[tid]
+            thread.stime_s += stat.stime_s - (before.stime_s if before else 0.0)
+            thread.faults += faults[tid]
+        self._timer.round()
+        self._slices.append(_Slice(self._polled, now - self._polled, cpu_s, faults))
+        self._polled = now
+
+    def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
+        """Return what is known so far."""
+        cpu_s = last.utime_s + last.stime_s - first.utime_s - first.stime_s
+        split = self._split(first, last, cpu_s)
+        mm_s = split.touch.seconds + split.unmap.seconds
+        # Threads were read at other moments than the process, and some ended
+        # unread: their sums are made to agree with the process's totals.
+        in_threads_s = sum(thread.cpu_s for thread in self._threads.values())
+        scale = cpu_s / in_threads_s if in_threads_s else 0.0
+        faults = sum(thread.faults for thread in self._threads.values())
+        per_fault = mm_s / faults if faults else 0.0
+        nothing = Share(0.0, 0.0, 0.0)
+        classes = dict.fromkeys(Kind, nothing) | {
+            Kind.FAULT_ANON: split.touch,
+            Kind.UNMAP: split.unmap,
+            Kind.KERNEL: _rest(split.kernel, mm_s),
+            Kind.USER: Share(
+                cpu_s - split.kernel.seconds, cpu_s - split.kernel.high, cpu_s - split.kernel.low
+            ),
+        }
+        unmap_part = split.unmap.seconds / mm_s if mm_s else 0.0
+        threads = [
+            _thread_time(tid, thread, scale, per_fault, unmap_part)
+            for tid, thread in self._threads.items()
+            if thread.cpu_s > 0
+        ]
+        return Findings(
+            cpu_s=cpu_s,
+            classes=classes,
+            overlays={},
+            threads=tuple(sorted(threads, key=lambda thread: -thread.cpu_s)),
+            bins=tuple(_bin(piece, scale, per_fault) for piece in self._slices),
+            samples=self._user_samples,
+            lost=self._sampler.counts.lost if self._sampler else 0,
+            ns_per_fault=self._timer.cost().touch_ns,
+            overhead=(self._rate_hz or 0.0) * self._sample_cost_s,
+            notes=(*self._notes, *_limits(_rest(split.kernel, mm_s).seconds, cpu_s)),
+        )
+
+    def _split(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float) -> _Split:
+        kernel = self._kernel(first, last, cpu_s)
+        faults = max(0, last.minor_faults - first.minor_faults)
+        released = max(0, faults - max(0, last.rss - first.rss) // _PAGE) if last.rss else faults
+        cost = self._timer.cost()
+        # The kernel's time is known to some error only: its upper end is the cap.
+        limit = kernel.high
+        touch = _capped(faults, cost.touch_low, cost.touch_ns, cost.touch_high, limit)
+        limit -= touch.seconds
+        unmap = _capped(released, cost.unmap_low, cost.unmap_ns, cost.unmap_high, limit)
+        at_least = touch.seconds + unmap.seconds
+        kernel = Share(max(kernel.seconds, at_least), kernel.low, kernel.high)
+        return _Split(kernel, touch, unmap)
+
+    def _kernel(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float) -> Share:
+        """Return the kernel's part of `cpu_s`."""
+        if self._rate_hz is None:
+            quantum, seconds = _TICK_S, last.stime_s - first.stime_s
+        else:
+            quantum = 1 / self._rate_hz
+            seconds = cpu_s - self._user_samples * quantum
+        seconds = min(max(seconds, 0.0), cpu_s)
+        # Both ways look at the CPU once a quantum: a binomial sample.
+        looks = max(cpu_s / quantum, 1.0)
+        share = seconds / cpu_s if cpu_s > 0 else 0.0
+        error = 1.96 * math.sqrt(looks * share * (1 - share)) * quantum + quantum
+        return Share(seconds, max(0.0, seconds - error), min(cpu_s, seconds + error))
+
+
+def _capped(pages: int, low_ns: float, mid_ns: float, high_ns: float, limit_s: float) -> Share:
+    return Share(
+        seconds=min(pages * mid_ns / 1e9, limit_s),
+        low=min(pages * low_ns / 1e9, limit_s),
+        high=min(pages * high_ns / 1e9, limit_s),
+    )
+
+
+def _rest(whole: Share, part: float) -> Share:
+    return Share(
+        max(0.0, whole.seconds - part), max(0.0, whole.low - part), max(0.0, whole.high - part)
+    )
+
+
+def _thread_time(
+    tid: int, thread: _Thread, scale: float, per_fault: float, unmap_part: float
+) -> ThreadTime:
+    cpu_s = thread.cpu_s * scale
+    mm_s = min(thread.faults * per_fault, cpu_s)
+    kernel = max(thread.stime_s * scale, mm_s)
+    by_kind = {
+        Kind.FAULT_ANON: mm_s * (1 - unmap_part),
+        Kind.UNMAP: mm_s * unmap_part,
+        Kind.KERNEL: kernel - mm_s,
+        Kind.USER: max(0.0, cpu_s - kernel),
+    }
+    return ThreadTime(tid, thread.comm, cpu_s, by_kind)
+
+
+def _bin(piece: _Slice, scale: float, per_fault: float) -> Bin:
+    cpu_s = {tid: seconds * scale for tid, seconds in piece.cpu_s.items()}
+    mm_s = {tid: min(n * per_fault, cpu_s[tid]) for tid, n in piece.faults.items()}
+    return Bin(piece.t, piece.width_s, cpu_s, mm_s)
+
+
+def _limits(unexplained_s: float, cpu_s: float) -> list[str]:
+    """Say what these numbers cannot show."""
+    notes = ["without kernel stacks, faults on mapped files count as anonymous ones"]
+    if unexplained_s > _UNEXPLAINED * cpu_s:
+        huge = "" if selected_thp() in ("never", "none") else " (faults on huge pages are possible)"
+        notes.append(
+            f"{unexplained_s / cpu_s:.0%} of the time is in the kernel for reasons that only "
+            f"kernel stacks can show{huge}"
+        )
+    return notes

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""/proc/PID, read safely.
+
+A `Process` holds its directory in /proc open, so that what it reads is about
+that process and never about a later one that got the same number.  Texts that
+the target chooses (names, paths) come out without control characters: they
+are going to be printed on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from .errors import NotPermittedError, TargetGoneError
+from .model import MemoryPoint
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PF_KTHREAD = 0x0020_0000
+_READ_BYTES = 1 << 16
+
+
+class NoSuchProcessError(TargetGoneError):
+    """No process has this number, or it ended before measuring began."""
+
+
+class ZombieError(NoSuchProcessError):
+    """The process has ended and waits for its parent to collect it."""
+
+
+class KernelThreadError(TargetGoneError):
+    """The number belongs to a kernel thread, which has no memory of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What zkprof uses of a ``stat`` file, of a process or of one thread."""
+
+    comm: str
+    state: str
+    flags: int
+    minor_faults: int
+    major_faults: int
+    utime_s: float
+    stime_s: float
+    threads: int
+
+    @property
+    def cpu_s(self) -> float:
+        """User and system time."""
+        return self.utime_s + self.stime_s
+
+    @property
+    def ended(self) -> bool:
+        """Nothing runs any more.  A leader may end before its threads do."""
+        return self.state in "ZXx" and self.threads <= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One line of ``maps``."""
+
+    start: int
+    end: int
+    perms: str
+    inode: int
+    path: str
+    """Empty for anonymous memory, ``[heap]`` and the like for special ones."""
+
+    @property
+    def file_backed(self) -> bool:
+        """Whether a file is mapped here, even a deleted one."""
+        return self.inode != 0
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything that could control a terminal replaced."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def parse_stat(text: str) -> Stat:
+    """Read the text of ``/proc/PID/stat`` or ``/proc/PID/task/TID/stat``."""
+    # The name is in parentheses and may hold spaces and parentheses itself.
+    left, right = text.index("("), text.rindex(")")
+    rest = text[right + 2 :].split()
+    return Stat(
+        comm=printable(text[left + 1 : right]),
+        state=rest[0],
+        flags=int(rest[6]),
+        minor_faults=int(rest[7]),
+        major_faults=int(rest[9]),
+        utime_s=int(rest[11]) / _TICKS_PER_S,
+        stime_s=int(rest[12]) / _TICKS_PER_S,
+        threads=int(rest[17]),
+    )
+
+
+def parse_status(text: str) -> dict[str, str]:
+    """Read the text of ``/proc/PID/status``."""
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {name: value.strip() for name, value in pairs}
+
+
+_MAPS_LINE = re.compile(
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<perms>\S{4}) [0-9a-f]+ \S+ (?P<inode>\d+)"
+    r"\s*(?P<path>.*)"
+)
+
+
+def parse_maps(text: str) -> list[Mapping]:
+    """Read the text of ``/proc/PID/maps``."""
+    return [
+        Mapping(
+            start=int(m["start"], 16),
+            end=int(m["end"], 16),
+            perms=m["perms"],
+            inode=int(m["inode"]),
+            path=m["path"],
+        )
+        for m in map(_MAPS_LINE.match, text.splitlines())
+        if m
+    ]
+
+
+class Process:
+    """A process, as /proc shows it.
+
+    Parameters
+    ----------
+    pid
+        Its number.
+
+    Raises
+    ------
+    NoSuchProcessError, ZombieError, KernelThreadError
+        There is nothing to measure under this number.
+    NotPermittedError
+        This user may not look at that process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._dir = -1
+        try:
+            self._dir = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise self._gone() from None
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _gone(self) -> NoSuchProcessError:
+        return NoSuchProcessError(
+            f"no process {self.pid}: it has ended or never was; `ps` lists the running ones"
+        )
+
+    def _check(self) -> None:
+        stat = self.stat()
+        if stat.flags & _PF_KTHREAD:
+            msg = (
+                f"process {self.pid} ({stat.comm}) is a kernel thread, "
+                "which has no memory of its own; choose a program"
+            )
+            raise KernelThreadError(msg)
+        if stat.ended:
+            msg = (
+                f"process {self.pid} ({stat.comm}) has ended and waits for its "
+                "parent to collect it; choose a running one"
+            )
+            raise ZombieError(msg)
+        leader = self.status().get("Tgid", str(self.pid))
+        if leader != str(self.pid):
+            msg = f"{self.pid} is a thread of process {leader}: use `zkprof {leader}`"
+            raise NoSuchProcessError(msg)
+        self.read("maps", 1)  # the kernel's test for looking at a process
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the process; a second call does nothing."""
+        if self._dir >= 0:
+            os.close(self._dir)
+            self._dir = -1
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """Return the content of file `name` in the process's directory."""
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._dir)
+            with os.fdopen(fd, "rb", buffering=0) as file:
+                parts = []
+                while part := file.read(limit or _READ_BYTES):
+                    parts.append(part)
+                    if limit:
+                        break
+                return b"".join(parts)
+        except (FileNotFoundError, ProcessLookupError):
+            raise self._gone() from None
+        except PermissionError:
+            msg = (
+                f"process {self.pid} belongs to another user or protects itself: "
+                f"run `sudo zkprof {self.pid}`, or zkprof as its user"
+            )
+            raise NotPermittedError(msg) from None
+
+    def open_file(self, name: str, flags: int = 0) -> BinaryIO:
+        """Open a file below the process's directory, such as ``exe``, for reading.
+
+        What the target chose to have there cannot make this call wait.
+        """
+        flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.fdopen(os.open(name, flags, dir_fd=self._dir), "rb")
+
+    def _text(self, name: str) -> str:
+        return self.read(name).decode("utf-8", "replace")
+
+    def stat(self) -> Stat:
+        """Read ``stat``: works until the process has been collected."""
+        return parse_stat(self._text("stat"))
+
+    def status(self) -> dict[str, str]:
+        """Read ``status``."""
+        return parse_status(self._text("status"))
+
+    def maps(self) -> list[Mapping]:
+        """Read ``maps``; holds up the target's own mapping calls: not for polling."""
+        return parse_maps(self._text("maps"))
+
+    def link(self, name: str) -> str:
+        """Return where a link such as ``exe`` points, or "" if that is hidden."""
+        try:
+            return printable(os.readlink(name, dir_fd=self._dir))
+        except OSError:
+            return ""
+
+    def threads(self) -> dict[int, Stat]:
+        """Read the ``stat`` of every thread that there is now."""
+        try:
+            fd = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._dir)
+        except (FileNotFoundError, ProcessLookupError):
+            return {}
+        try:
+            tids = [int(name) for name in os.listdir(fd)]  # noqa: PTH208  (a descriptor)
+        except ProcessLookupError:
+            tids = []
+        finally:
+            os.close(fd)
+        found = {}
+        for tid in tids:
+            try:
+                found[tid] = parse_stat(self._text(f"task/{tid}/stat"))
+            except NoSuchProcessError:
+                continue  # ended since
+        return found
+
+    def thread_name(self, tid: int) -> str:
+        """Return the name of one thread, or "" if it has ended."""
+        try:
+            return printable(self._text(f"task/{tid}/comm").rstrip("\n"))
+        except NoSuchProcessError:
+            return ""
+
+    def point(self) -> tuple[MemoryPoint, Stat]:
+        """Read memory and CPU time together, as often as 20 times a second.
+
+        Raises
+        ------
+        NoSuchProcessError
+            The process has been collected by its parent.
+        """
+        stat, status = self.stat(), self.status()
+
+        def kib(name: str) -> int:
+            # A process that has ended keeps its times but not its memory.
+            return 1024 * int(status.get(name, "0 kB").split()[0])
+
+        point = MemoryPoint(
+            t=time.monotonic(),
+            rss=kib("VmRSS"),
+            rss_anon=kib("RssAnon"),
+            hwm=kib("VmHWM"),
+            minor_faults=stat.minor_faults,
+            major_faults=stat.major_faults,
+            utime_s=stat.utime_s,
+            stime_s=stat.stime_s,
+            threads=stat.threads,
+        )
+        return point, stat

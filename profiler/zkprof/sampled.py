@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Tier 1: CPU time by class, from samples with kernel call chains.
+
+Samples are proportional to CPU time.  How much CPU time there was, the kernel
+knows exactly; so a class's time is its share of the samples times that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from .bootstrap import shares
+from .calibrate import page_cost, sample_cost_s
+from .classify import ATTRIBUTED_FAULTS, Classifier
+from .model import Bin, Kind, Share, ThreadTime, Tier
+from .sampler import BIN_S, open_sampler
+from .window import Findings, ThreadNames
+
+if TYPE_CHECKING:
+    from .model import MemoryPoint
+    from .procfs import Process
+
+Seconds = dict[Kind, float]
+
+# Of kernel chains without a known way in: above this, the symbol table is
+# not for this kernel.
+_MAX_UNKNOWN = 0.02
+# Of the samples expected: below this, threads are too short to be sampled.
+_MIN_COVERAGE = 0.8
+
+
+class SampledWindow:
+    """A window of measuring by samples of user and kernel mode.
+
+    Parameters
+    ----------
+    process
+        The target.
+    rate_hz
+        Samples per second of CPU time.
+
+    Raises
+    ------
+    PerfUnavailableError, NoKernelSymbolsError
+        This tier is not possible here.
+    """
+
+    tier = Tier.KERNEL
+
+    def __init__(self, process: Process, rate_hz: float) -> None:
+        self._rate_hz = rate_hz
+        self._classifier = Classifier()
+        self._cost_s = sample_cost_s(self._classifier)
+        self._names = ThreadNames(process)
+        # bin -> tid -> kind -> samples
+        self._bins: defaultdict[int, defaultdict[int, Counter[Kind]]]
+        self._bins = defaultdict(lambda: defaultdict(Counter))
+        self._overlays: Counter[str] = Counter()
+        self._sampler, self._notes = open_sampler(process.pid, rate_hz, self._classifier)
+
+    def close(self) -> None:
+        """Stop sampling."""
+        self._sampler.close()
+
+    def wait(self, timeout_s: float) -> None:
+        """Read samples for up to `timeout_s`."""
+        self._sampler.drain(timeout_s)
+
+    def update(self) -> None:
+        """Take in what was sampled since the last call."""
+        self._sampler.drain()
+        for cell in self._sampler.take():
+            self._bins[cell.bin][cell.tid][cell.kind] += cell.count
+            for name in self._classifier.overlays(cell.overlays):
+                self._overlays[name] += cell.count
+            self._names.note(cell.tid)
+
+    def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
+        """Return what is known so far."""
+        cpu_s = last.utime_s + last.stime_s - first.utime_s - first.stime_s
+        samples = sum(
+            kinds.total() for threads in self._bins.values() for kinds in threads.values()
+        )
+        scale = cpu_s / samples if samples else 0.0
+        split = _fault_split(self._bins)
+
+        anon = _anon_share(split)
+        by_thread: defaultdict[int, Seconds] = defaultdict(dict)
+        bins, blocks = [], []
+        for index in sorted(self._bins):
+            block: Seconds = {}
+            seconds = {
+                tid: _seconds(kinds, scale, split) for tid, kinds in self._bins[index].items()
+            }
+            for tid, thread in seconds.items():
+                _add(by_thread[tid], thread)
+                _add(block, thread)
+            bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, anon))
+            blocks.append(block)
+        threads = [
+            ThreadTime(tid, self._names.of(tid), sum(kinds.values()), kinds)
+            for tid, kinds in by_thread.items()
+        ]
+        return Findings(
+            cpu_s=cpu_s,
+            classes=_classes(blocks, cpu_s),
+            overlays={
+                name: self._overlays[name] * scale for name in self._classifier.rules.overlays
+            },
+            threads=tuple(sorted(threads, key=lambda thread: -thread.cpu_s)),
+            bins=tuple(bins),
+            samples=samples,
+            lost=self._sampler.counts.lost,
+            ns_per_fault=page_cost().touch_ns,
+            overhead=self._rate_hz * self._cost_s,
+            notes=(*self._notes, *self._doubts(cpu_s)),
+        )
+
+    def _doubts(self, cpu_s: float) -> list[str]:
+        counts = self._sampler.counts
+        doubts = []
+        if counts.lost:
+            share = counts.lost / (counts.lost + counts.samples)
+            doubts.append(f"{counts.lost} samples ({share:.1%}) were lost: lower --rate")
+        if counts.throttled:
+            doubts.append(f"the kernel slowed sampling down {counts.throttled} times: lower --rate")
+        if counts.kernel and counts.no_entry / counts.kernel > _MAX_UNKNOWN:
+            share = counts.no_entry / counts.kernel
+            doubts.append(
+                f"{share:.0%} of the kernel's call chains start in a way that zkprof does not "
+                "know; times of classes may be too low: report `uname -r` to its authors"
+            )
+        expected = cpu_s * self._rate_hz
+        if expected > 200 and counts.samples + counts.lost < _MIN_COVERAGE * expected:
+            doubts.append(
+                f"{counts.samples} samples where {expected:.0f} were due: threads that live "
+                "for a few milliseconds only are under-represented: raise --rate"
+            )
+        return doubts
+
+
+def _fault_split(bins: dict[int, defaultdict[int, Counter[Kind]]]) -> Seconds:
+    """Return how faults divide into kinds, by those samples that show it."""
+    seen: Counter[Kind] = Counter()
+    for threads in bins.values():
+        for kinds in threads.values():
+            for kind in ATTRIBUTED_FAULTS:
+                seen[kind] += kinds[kind]
+    total = sum(seen.values())
+    return {kind: n / total for kind, n in seen.items() if n} if total else {}
+
+
+def _seconds(samples: Counter[Kind], scale: float, split: Seconds) -> Seconds:
+    """Turn samples into seconds, dividing faults of no visible kind by `split`."""
+    result = {kind: n * scale for kind, n in samples.items()}
+    if split and (unknown := result.pop(Kind.FAULT_OTHER, 0.0)):
+        _add(result, {kind: unknown * share for kind, share in split.items()})
+    return result
+
+
+def _add(total: Seconds, part: Seconds) -> None:
+    for kind, seconds in part.items():
+        total[kind] = total.get(kind, 0.0) + seconds
+
+
+def _anon_share(split: Seconds) -> float:
+    """Return how much of what is unmapped is anonymous, going by what is mapped.
+
+    A call chain of munmap does not show what it unmaps, and a mapped file is
+    none of an allocator's business.
+    """
+    anon, file = split.get(Kind.FAULT_ANON, 0.0), split.get(Kind.FAULT_FILE, 0.0)
+    return anon / (anon + file) if anon + file else 1.0
+
+
+def _bin(t: float, seconds: dict[int, Seconds], anon: float) -> Bin:
+    def avoidable(kinds: Seconds) -> float:
+        first = sum(kinds.get(k, 0.0) for k in (Kind.FAULT_ANON, Kind.PREFAULT, Kind.MMAP))
+        return first + anon * (kinds.get(Kind.UNMAP, 0.0) + kinds.get(Kind.MADVISE, 0.0))
+
+    return Bin(
+        t=t,
+        width_s=BIN_S,
+        cpu_s={tid: sum(kinds.values()) for tid, kinds in seconds.items()},
+        mm_s={tid: avoidable(kinds) for tid, kinds in seconds.items()},
+    )
+
+
+def _classes(blocks: list[Seconds], cpu_s: float) -> dict[Kind, Share]:
+    """Return each class's time with its interval."""
+    if not blocks:
+        # Not one sample: whatever CPU time there was may be of any class.
+        return {kind: Share(0.0, 0.0, cpu_s) for kind in Kind}
+    intervals = shares(
+        [[block.get(kind, 0.0) for kind in Kind] for block in blocks],
+        [sum(block.values()) for block in blocks],
+    )
+    result = {}
+    for kind, (low, high) in zip(Kind, intervals, strict=True):
+        mid = sum(block.get(kind, 0.0) for block in blocks)
+        result[kind] = Share(mid, min(mid, low * cpu_s), max(mid, high * cpu_s))
+    return result

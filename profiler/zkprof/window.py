@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What the ways of measuring have in common.
+
+`sampled.SampledWindow` and `counted.CountedWindow` turn a stretch of a
+target's life into `Findings`; `measure` runs either of them without knowing
+which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .model import Bin, Kind, MemoryPoint, Share, ThreadTime, Tier
+    from .procfs import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The part of a `Measurement` that depends on how it was made."""
+
+    cpu_s: float
+    classes: dict[Kind, Share]
+    overlays: dict[str, float]
+    threads: tuple[ThreadTime, ...]
+    bins: tuple[Bin, ...]
+    samples: int
+    lost: int
+    ns_per_fault: float
+    overhead: float
+    notes: tuple[str, ...]
+
+
+class Window(Protocol):
+    """A way of measuring, attached to its target from creation to `close`."""
+
+    tier: Tier
+
+    def wait(self, timeout_s: float) -> None:
+        """Let up to `timeout_s` pass, gathering what cannot wait."""
+
+    def update(self) -> None:
+        """Gather all that there is by now."""
+
+    def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
+        """Return what is known, between two readings of the target's counters."""
+
+    def close(self) -> None:
+        """Detach from the target; a second call does nothing."""
+
+
+class ThreadNames:
+    """Names of threads, asked for while the threads live."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._names: dict[int, str] = {}
+
+    def note(self, tid: int) -> None:
+        """Look up a thread's name unless it is known."""
+        if not self._names.get(tid):
+            self._names[tid] = self._process.thread_name(tid)
+
+    def of(self, tid: int) -> str:
+        """Return the name, "" if the thread ended before it was asked for."""
+        return self._names.get(tid, "")

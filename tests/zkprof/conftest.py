@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Targets for zkprof: small C programs whose behaviour is known."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import pwd
+import shutil
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).parent
+INCLUDE = HERE.parents[1] / "libzknalloc" / "include"
+FLAGS = ["-std=gnu11", "-O2", "-fno-omit-frame-pointer", "-pthread", "-D_GNU_SOURCE"]
+
+
+class Compiler:
+    """Compiles the programs in targets/ into a folder that every user may read."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        # pytest's own folders are for their owner alone.
+        self.folder.chmod(0o755)
+
+    def __call__(self, name: str, *flags: str) -> Path:
+        program = self.folder / "-".join([name, *(f.strip("-") for f in flags)])
+        if not program.exists():
+            source = HERE / "targets" / f"{name}.c"
+            command = [os.environ.get("CC", "cc"), *FLAGS, f"-I{INCLUDE}", str(source)]
+            subprocess.run([*command, "-o", str(program), *flags], check=True)
+        return program
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Iterator[Compiler]:
+    with TemporaryDirectory(prefix="zkprof-targets-") as folder:
+        yield Compiler(folder)
+
+
+@contextmanager
+def running(*command: str | Path, user: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run a target from its first line of output to the end of the block."""
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        user=user,
+        group=pwd.getpwnam(user).pw_gid if user else None,
+        extra_groups=[] if user else None,
+    )
+    with process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def run() -> Callable[..., Any]:
+    return running
+
+
+def as_other(function: Callable[[], Any], prepare: Callable[[], None]) -> Any:  # noqa: ANN401
+    """Return what `function` returns, or raise what it raises, in a changed child.
+
+    The child is forked, so that everything is imported before it gives up its
+    privileges, whatever it may not read any more then.
+    """
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(read_end)
+            prepare()
+            result: tuple[bool, Any] = (True, function())
+        except BaseException as error:  # noqa: BLE001  (handed to the parent)
+            result = (False, error)
+        try:
+            with os.fdopen(write_end, "wb") as pipe:
+                pickle.dump(result, pipe)
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    ok, value = pickle.loads(data)
+    if not ok:
+        raise value
+    return value
+
+
+@pytest.fixture
+def in_child() -> Callable[..., Any]:
+    return as_other
+
+
+def become_nobody() -> None:
+    nobody = pwd.getpwnam("nobody")
+    os.setgroups([])
+    os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
+    os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
+
+
+@pytest.fixture
+def drop() -> Callable[[], None]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    return become_nobody
+
+
+@pytest.fixture(scope="session")
+def big_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("file") / "big"
+    path.write_bytes(os.urandom(32 << 20))
+    return path
+
+
+@pytest.fixture(scope="session")
+def cmake() -> str:
+    found = shutil.which("cmake")
+    if not found:
+        pytest.skip("cmake is not installed")
+    return found

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Calibration yields costs that agree with what the kernel counts."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from zkprof._native import ffi, lib
+from zkprof.bootstrap import shares
+from zkprof.calibrate import page_cost, sample_cost_s
+from zkprof.classify import Classifier, NoKernelSymbolsError
+
+
+def test_page_cost_is_ordered_and_plausible() -> None:
+    cost = page_cost()
+    assert 0 < cost.touch_low <= cost.touch_ns <= cost.touch_high
+    assert 0 < cost.unmap_low <= cost.unmap_ns <= cost.unmap_high
+    # From a fast host to a slow emulation; more would be a wrong unit.
+    assert 20 < cost.touch_ns < 200_000
+    assert cost.unmap_ns < cost.touch_ns
+    assert page_cost() is cost, "measured once"
+
+
+def test_calibration_faults_once_a_page_and_keeps_nothing() -> None:
+    out = ffi.new("zkp_page_cost_t *")
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    assert lib.zkp_calibrate_pages(1000, out) == 0
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert 1000 <= after.ru_minflt - before.ru_minflt < 1100
+
+
+@pytest.mark.parametrize("pages", [0, 2**64 - 1])
+def test_impossible_numbers_of_pages(pages: int) -> None:
+    assert lib.zkp_calibrate_pages(pages, ffi.new("zkp_page_cost_t *")) < 0
+
+
+def test_a_sample_costs_between_nothing_and_a_millisecond() -> None:
+    try:
+        classifier: Classifier | None = Classifier()
+    except NoKernelSymbolsError:
+        classifier = None
+    assert 0 <= sample_cost_s(classifier) < 1e-3
+
+
+def test_interval_of_blocks_that_agree_is_a_point() -> None:
+    assert shares([[3.0, 7.0]] * 50, [10.0] * 50) == [
+        pytest.approx((0.3, 0.3)),
+        pytest.approx((0.7, 0.7)),
+    ]
+
+
+def test_interval_of_blocks_that_differ_has_the_known_width() -> None:
+    # Half of 100 blocks are all of the class, half none: the share's standard
+    # error is 0.05, so the interval is 0.5 -+ 0.098.
+    low, high = shares([[1.0]] * 50 + [[0.0]] * 50, [1.0] * 100)[0]
+    assert low == pytest.approx(0.402, abs=0.02)
+    assert high == pytest.approx(0.598, abs=0.02)
+
+
+def test_interval_does_not_change_between_runs() -> None:
+    parts = [[float(i % 7)] for i in range(40)]
+    assert shares(parts, [7.0] * 40) == shares(parts, [7.0] * 40)
+
+
+def test_empty_blocks_change_nothing() -> None:
+    assert shares([[0.0], [0.0]], [0.0, 0.0]) == [(0.0, 0.0)]

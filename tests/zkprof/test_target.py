@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Which allocator a program has, and whether preloading can replace it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from zkprof.procfs import Process
+from zkprof.target import describe, inspect_elf, selected_thp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from zkprof.model import Target
+
+STAY = """
+#include <stdio.h>
+#include <unistd.h>
+int main(void) { puts("ready"); fflush(stdout); pause(); }
+"""
+
+
+@pytest.fixture
+def facts(tmp_path: Path, run: Callable[..., Any]) -> Callable[..., Target]:
+    def facts(source: str, *flags: str) -> Target:
+        (tmp_path / "p.c").write_text(source)
+        program = tmp_path / "p"
+        subprocess.run(["cc", "-o", program, tmp_path / "p.c", *flags], check=True)
+        with run(program) as target, Process(target.pid) as process:
+            return describe(process, process.maps())
+
+    return facts
+
+
+def test_an_ordinary_program(facts: Callable[..., Target], tmp_path: Path) -> None:
+    target = facts(STAY)
+    assert (target.allocator, target.preloadable) == ("glibc", True)
+    assert target.exe == str(tmp_path / "p")
+    assert target.comm == "p"
+    assert target.thp == selected_thp()
+
+
+def test_a_static_program(facts: Callable[..., Target]) -> None:
+    target = facts(STAY, "-static")
+    assert (target.allocator, target.preloadable) == ("static", False)
+    assert "statically" in target.preload_reason
+
+
+@pytest.mark.parametrize(
+    ("symbol", "allocator"),
+    [("_rjem_malloc", "jemalloc"), ("mi_malloc", "mimalloc"), ("tc_malloc", "tcmalloc")],
+)
+def test_an_allocator_linked_in(facts: Callable[..., Target], symbol: str, allocator: str) -> None:
+    target = facts(STAY + f"void *{symbol}(unsigned long n) {{ (void)n; return 0; }}\n")
+    assert (target.allocator, target.preloadable) == (allocator, False)
+    assert "linked into the program" in target.preload_reason
+
+
+def test_an_allocator_linked_in_and_stripped(facts: Callable[..., Target]) -> None:
+    text = 'const char *volatile message = "<jemalloc>: Error in munmap(): ";\n'
+    assert facts(text + STAY, "-s").allocator == "jemalloc"
+
+
+def test_an_allocator_inside_a_library(facts: Callable[..., Target], tmp_path: Path) -> None:
+    source = tmp_path / "ext.c"
+    source.write_text("void *mi_malloc(unsigned long n) { (void)n; return 0; }\nint x;\n")
+    extension = tmp_path / "ext.abi3.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", extension, source], check=True)
+    target = facts("extern int x;\nint *keep(void) { return &x; }\n" + STAY, str(extension))
+    assert (target.allocator, target.preloadable) == ("mimalloc", False)
+    assert "ext.abi3.so" in target.preload_reason
+
+
+def test_a_shared_allocator(facts: Callable[..., Target], tmp_path: Path) -> None:
+    source = tmp_path / "je.c"
+    source.write_text("void *je_malloc(unsigned long n) { (void)n; return 0; }\nint x;\n")
+    library = tmp_path / "libjemalloc.so.2"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    target = facts("extern int x;\nint *keep(void) { return &x; }\n" + STAY, str(library))
+    assert (target.allocator, target.preloadable) == ("jemalloc", True)
+
+
+def test_a_go_program(facts: Callable[..., Target]) -> None:
+    section = '__attribute__((section(".go.buildinfo"))) char info[] = "go";\n'
+    target = facts(section + STAY)
+    assert (target.allocator, target.preloadable) == ("go", False)
+
+
+@pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"\x7fELF" + b"\xff" * 500])
+def test_files_that_are_no_elf_files(data: bytes) -> None:
+    assert inspect_elf(io.BytesIO(data)) is None
