@@ -83,8 +83,7 @@ static void init(void)
         stats_start(ZKN_BLOCK_OFF, 0);
         return;
     }
-    if (options.thp)
-        os_advise_huge(heap.base, heap.span);
+    os_advise_huge(heap.base, heap.span);
     magazine_open(magazine);
     watch_open(ceiling);
     stats_start(ZKN_BLOCK_READY, ceiling);

@@ -111,8 +111,9 @@ void options_load(void)
             line_text(&line, "=");
             line_text(&line, text);
             line_text(&line, " is not ");
-            line_text(&line, row->type == SIZE ? "a size in range, such as 512M"
-                                               : "yes or no");
+            line_text(&line, row->type == SIZE
+                                 ? "a number in range, such as 512M"
+                                 : "yes or no");
             line_text(&line, "; keeping the default");
             (void)line_write(&line, 2);
         }

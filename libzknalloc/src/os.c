@@ -90,7 +90,7 @@ int os_renew(char *addr, size_t length)
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == addr
                     ? 0
                     : -1);
-    if (error == 0 && options.thp)
+    if (error == 0)
         os_advise_huge(addr, length);
     return error;
 }
@@ -117,8 +117,8 @@ int os_soften(char *addr, size_t length)
 
 void os_advise_huge(char *addr, size_t length)
 {
-    if (COUNTED(STAT_syscalls_advise, madvise(addr, length, MADV_HUGEPAGE)) !=
-        0)
+    int advice = options.thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
+    if (COUNTED(STAT_syscalls_advise, madvise(addr, length, advice)) != 0)
         stats_add(STAT_fallback_thp, 1);
 }
 

@@ -44,7 +44,8 @@ HIDDEN int os_move(char *from, char *to, size_t length);
  * they are written again, they keep their content. */
 HIDDEN int os_soften(char *addr, size_t length);
 
-/* Ask for huge pages in the range; a refusal is counted, never an error. */
+/* Ask for huge pages in the range, or for none, as ZK_NALLOC_THP says; a
+ * refusal is counted, never an error. */
 HIDDEN void os_advise_huge(char *addr, size_t length);
 
 /* Whether the kernel uses huge pages where it is asked to. */

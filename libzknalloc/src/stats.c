@@ -162,6 +162,8 @@ void stats_append(const char *path)
 {
     char text[8192];
     size_t length = (size_t)zkn_stats_json(text, sizeof text);
+    if (length >= sizeof text)
+        length = sizeof text - 1; /* cannot be: 40 numbers and 24 rows */
     text[length++] = '\n';
     /* One write to a file opened for appending: lines of several processes
      * do not mix. */

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Each fall-back, forced: limits, options, system calls that the kernel
+ * refuses.  Every case runs in a process of its own, started afresh, since
+ * options and limits are read once.
+ */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "testing.h"
+
+#define MIB ((size_t)1 << 20)
+
+static void use(size_t size)
+{
+    char *ptr = zkn_alloc(size);
+    CHECK_TRUE(ptr != NULL);
+    memset(ptr, 1, size);
+    zkn_free(ptr);
+}
+
+/* Let the kernel answer NUMBER with ENOSYS from now on, where its argument
+ * INDEX is VALUE (or always, for INDEX < 0). */
+static void deny(long number, int index, unsigned value)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                 (unsigned)offsetof(struct seccomp_data, args) +
+                     (index < 0 ? 0 : 8 * (unsigned)index)),
+        BPF_JUMP(BPF_JMP | (index < 0 ? BPF_JGE : BPF_JEQ) | BPF_K,
+                 index < 0 ? 0 : value, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), ==, 0);
+}
+
+/* ------------------------------------------------------------------ cases */
+
+static void no_reservation(void)
+{
+    void *ptr = zkn_alloc(MIB);
+    CHECK_TRUE(ptr != NULL);
+    CHECK(zkn_owns(ptr), ==, 0);
+    ptr = zkn_realloc(ptr, 2 * MIB);
+    CHECK_TRUE(ptr != NULL && zkn_usable_size(ptr) >= 2 * MIB);
+    zkn_free(ptr);
+    char *zero = zkn_calloc(1, MIB);
+    CHECK_TRUE(is_zero(zero, MIB));
+    CHECK((uintptr_t)zero % 64, ==, 0);
+    zkn_free(zero);
+    CHECK(stats_now().fallback_system, ==, 2); /* one was resized */
+    CHECK(stats_now().hits + stats_now().misses, ==, 0);
+    CHECK(zkn_release_cache() + zkn_soften_cache(), ==, 0);
+}
+
+static void address_space_limit(void)
+{
+    CHECK(stats_now().fallback_reserve, >, 0);
+    use(64 * MIB);
+    CHECK(stats_now().fallback_system, ==, 0);
+    /* More than is reserved: the system's turn, and its answer. */
+    void *ptr = zkn_alloc((size_t)900 * MIB);
+    CHECK(stats_now().fallback_system, ==, 1);
+    zkn_free(ptr);
+    errno = 0;
+    CHECK_TRUE(zkn_alloc((size_t)4000 * MIB) == NULL);
+    CHECK(errno, ==, ENOMEM);
+}
+
+static void no_cache(void)
+{
+    use(64 * MIB);
+    use(MIB);
+    CHECK(stats_now().cached_now, ==, 0);
+    CHECK(stats_now().bytes_evicted, >=, 65 * MIB);
+}
+
+static void small_cache(void)
+{
+    use(64 * MIB);
+    for (int i = 0; i < 20; i++)
+        use(MIB);
+    CHECK(stats_now().cached_now, <=, 16 * MIB);
+    CHECK(stats_now().cached_now, >, 0);
+}
+
+static size_t huge_bytes(void)
+{
+    FILE *file = fopen("/proc/self/smaps_rollup", "r");
+    CHECK_TRUE(file != NULL);
+    char line[256];
+    size_t kib = 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        (void)sscanf(line, "AnonHugePages: %zu kB", &kib);
+    fclose(file);
+    return kib << 10;
+}
+
+static void no_huge_pages(void)
+{
+    char *ptr = zkn_alloc(64 * MIB);
+    memset(ptr, 1, 64 * MIB);
+    CHECK(huge_bytes(), <, 2 * MIB);
+    zkn_free(ptr);
+    use(64 * MIB);
+    CHECK(stats_now().hits, ==, 1);
+}
+
+static void bad_options(void)
+{
+    use(MIB); /* what stderr says is checked by the parent */
+}
+
+/* Free runs that are long enough only together: with mremap() they are moved,
+ * without it they are given back and asked for again. */
+static void fragmented(void)
+{
+    enum { N = 64 };
+    char *ptrs[N];
+    for (int i = 0; i < N; i++) {
+        ptrs[i] = zkn_alloc(8 * MIB);
+        memset(ptrs[i], i, 8 * MIB);
+    }
+    for (int i = 0; i < N; i += 2)
+        zkn_free(ptrs[i]);
+    use((size_t)N / 2 * 7 * MIB);
+    zkn_stats_t now = stats_now();
+    CHECK(now.committed_now, <=, now.live_peak + now.live_peak / 64 + 8 * MIB);
+    for (int i = 1; i < N; i += 2) {
+        for (size_t at = 0; at < 8 * MIB; at += 4096)
+            CHECK(ptrs[i][at], ==, i);
+        zkn_free(ptrs[i]);
+    }
+}
+
+static void moves(void)
+{
+    fragmented();
+    CHECK(stats_now().bytes_moved, >=, 100 * MIB);
+    CHECK(stats_now().fallback_move, ==, 0);
+}
+
+static void no_mremap(void)
+{
+    deny(SYS_mremap, -1, 0);
+    fragmented();
+    CHECK(stats_now().bytes_moved, ==, 0);
+    CHECK(stats_now().fallback_move, >, 0);
+    CHECK(stats_now().bytes_evicted, >, 0);
+}
+
+static void no_madvise(void)
+{
+    deny(SYS_madvise, -1, 0);
+    use(64 * MIB);
+    use(64 * MIB);
+    CHECK(zkn_release_cache() + zkn_soften_cache(), ==, 0);
+    CHECK(stats_now().fallback_advise, >=, 2);
+    CHECK(stats_now().cached_now, >=, 64 * MIB);
+}
+
+static void no_mprotect(void)
+{
+    use(MIB);
+    deny(SYS_mprotect, -1, 0);
+    void *ptr = zkn_alloc(512 * MIB);
+    CHECK_TRUE(ptr != NULL && !zkn_owns(ptr));
+    zkn_free(ptr);
+    CHECK(stats_now().fallback_system, ==, 1);
+    use(MIB); /* what it has it goes on using */
+}
+
+static void locked_memory(void)
+{
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+        exit(SKIPPED);
+    /* The reservation must not be populated, nor the metadata for it. */
+    CHECK(proc_status("VmLck"), <, (size_t)1 << 40);
+    use(32 * MIB);
+    CHECK(proc_status("VmRSS"), <, 256 * MIB);
+    use(32 * MIB);
+    CHECK(stats_now().hits, ==, 1);
+}
+
+static const struct {
+    const char *name;
+    void (*body)(void);
+    const char *variable, *value; /* set before it starts */
+    size_t address_space;         /* RLIMIT_AS, or 0 */
+    const char *words;            /* on stderr, one line; or NULL for none */
+} cases[] = {
+    {"no reservation", no_reservation, "ZK_NALLOC_RESERVE_BYTES", "0", 0, NULL},
+    {"no room to reserve", no_reservation, NULL, NULL, 300 * MIB, NULL},
+    {"little address space", address_space_limit, NULL, NULL, 1600 * MIB, NULL},
+    {"no cache", no_cache, "ZK_NALLOC_CACHE_BYTES", "0", 0, NULL},
+    {"small cache", small_cache, "ZK_NALLOC_CACHE_BYTES", "16M", 0, NULL},
+    {"no huge pages", no_huge_pages, "ZK_NALLOC_THP", "off", 0, NULL},
+    {"bad size", bad_options, "ZK_NALLOC_CACHE_BYTES", "12Q", 0,
+     "ZK_NALLOC_CACHE_BYTES=12Q"},
+    {"size too large", bad_options, "ZK_NALLOC_MAGAZINE_BYTES", "9999G", 0,
+     "ZK_NALLOC_MAGAZINE_BYTES=9999G"},
+    {"bad flag", bad_options, "ZK_NALLOC_THP", "perhaps", 0,
+     "ZK_NALLOC_THP=perhaps"},
+    {"moves", moves, NULL, NULL, 0, NULL},
+    {"no mremap", no_mremap, NULL, NULL, 0, NULL},
+    {"no madvise", no_madvise, NULL, NULL, 0, NULL},
+    {"no mprotect", no_mprotect, NULL, NULL, 0, NULL},
+    {"locked memory", locked_memory, NULL, NULL, 0, NULL},
+};
+
+#define CASES (sizeof cases / sizeof cases[0])
+
+static size_t current; /* case, for the child */
+
+static void start_case(void)
+{
+    char number[8];
+    snprintf(number, sizeof number, "%zu", current);
+    if (cases[current].variable != NULL)
+        setenv(cases[current].variable, cases[current].value, 1);
+    if (cases[current].address_space > 0) {
+        struct rlimit limit = {cases[current].address_space,
+                               cases[current].address_space};
+        CHECK(setrlimit(RLIMIT_AS, &limit), ==, 0);
+    }
+    char *const arguments[] = {"test_limits", number, NULL};
+    execv("/proc/self/exe", arguments);
+    _exit(99);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        cases[atoi(argv[1])].body();
+        return 0;
+    }
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    /* The sanitizers need more address space than these limits leave. */
+    bool limited = false;
+#else
+    bool limited = true;
+#endif
+    for (current = 0; current < CASES; current++) {
+        char text[2048];
+        if (!limited && cases[current].address_space > 0)
+            continue;
+        int status = run_child(start_case, text, sizeof text);
+        printf("%s: status %d, stderr: %s\n", cases[current].name, status,
+               text);
+        fflush(stdout);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
+            continue;
+        CHECK(status, ==, 0);
+        if (cases[current].words == NULL) {
+            CHECK(strlen(text), ==, 0);
+        } else {
+            CHECK_TRUE(strstr(text, cases[current].words) != NULL);
+            CHECK_TRUE(strstr(text, "keeping the default") != NULL);
+            CHECK_TRUE(strchr(text, '\n') == text + strlen(text) - 1);
+        }
+    }
+    return 0;
+}
