@@ -242,15 +242,19 @@ def _parser() -> argparse.ArgumentParser:
         "       zkprof run [-d SECONDS] [--json FILE] [--rate HZ] -- CMD [ARG ...]\n"
         "       zkprof demo [--json FILE]\n"
         "       zkprof report FILE",
-        description="Say whether a running prover is bound by memory allocation, and how much "
-        "an allocator that keeps its pages would save.",
+        description="Say whether a running prover is bound by memory allocation, and how\n"
+        "much an allocator that keeps its pages would save.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"zkprof {_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, prog="zkprof"
+    )
 
-    attach = commands.add_parser("attach", help="measure a running process as zkprof PID does")
+    attach = commands.add_parser(
+        "attach", help="measure a running process; the word may be left out"
+    )
     attach.add_argument("pid", metavar="PID", type=_pid, help="the process")
     _measuring(attach, "seconds to measure (default 10)", default=10.0)
     attach.set_defaults(call=_attach)

@@ -313,6 +313,8 @@ def too_little(m: Measurement) -> str:
             "so the shares are not to be trusted"
         )
     used = f"it used {m.cpu_s:.2f} s of CPU time in {m.duration_s:.1f} s"
+    if m.cpu_s <= 0:
+        return used
     if method.tier is Tier.KERNEL:
         if method.samples < MIN_SAMPLES:
             return f"{used}: {method.samples} samples, and a verdict needs {MIN_SAMPLES}"
@@ -339,10 +341,8 @@ def _why(
     m: Measurement, verdict: Verdict, saving_cpu: Range, growth: Growth, mm_share: float
 ) -> str:
     if verdict is Verdict.INCONCLUSIVE:
-        return too_little(m) or (
-            f"the CPU time to save lies between {percent(saving_cpu.low)} and {percent(saving_cpu.high)}, "
-            "which is both too little and a lot"
-        )
+        low, high = percent(saving_cpu.low), percent(saving_cpu.high)
+        return too_little(m) or f"between {low} and {high} of its CPU time would be saved"
     pages_in = sum(_seconds(m, kind) for kind in PAGES_IN) / m.cpu_s
     pages_out = sum(_seconds(m, kind) for kind in PAGES_OUT) / m.cpu_s
     if verdict is Verdict.NOT_BOUND:

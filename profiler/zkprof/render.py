@@ -9,7 +9,6 @@ a word and go on after a backslash, so that they can be pasted.
 from __future__ import annotations
 
 import shlex
-import textwrap
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -117,31 +116,18 @@ def command_lines(command: str, width: int = WIDTH) -> list[str]:
 
     A word is never broken, so a line is longer than `width` where a word is.
     """
-    try:
-        words = shlex.split(command)
-        quoted = [shlex.quote(w) if w not in command.split() else w for w in words]
-    except ValueError:
-        return [command]
-    lines = textwrap.wrap(
-        " ".join(quoted), width - 2, break_long_words=False, break_on_hyphens=False
-    )
-    if len(lines) > 1:
-        # A quoted word with spaces must stay on one line: wrap word by word.
-        lines = _fill(quoted, width - 4)
+    words = [shlex.quote(word) for word in shlex.split(command)]
+    lines = words[:1]
+    for word in words[1:]:
+        # Two columns for the backslash, and two for the indent.
+        if len(lines[-1]) + 1 + len(word) <= width - 4:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
     return [
         ("  " if i else "") + line + (" \\" if i + 1 < len(lines) else "")
         for i, line in enumerate(lines)
     ]
-
-
-def _fill(words: list[str], width: int) -> list[str]:
-    lines = [words[0]]
-    for word in words[1:]:
-        if len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
 
 
 def _sentence(text: str) -> str:
@@ -222,23 +208,16 @@ def _fact_rows(m: Measurement, e: Estimate) -> Iterator[tuple[str, str]]:
     if m.memory:
         last = m.memory[-1]
         faults = last.minor_faults - m.memory[0].minor_faults
-        yield (
-            "Memory",
-            f"{_bytes(last.rss)} now, peak {_bytes(last.hwm)}; {faults:,} page faults "
-            f"brought {_bytes(e.growth.faulted)}, {percent(e.growth.share)} of it growth",
-        )
+        text = f"{_bytes(last.rss)} now, peak {_bytes(last.hwm)}; {faults:,} page faults brought "
+        text += f"{_bytes(e.growth.faulted)}, {percent(e.growth.share)} of it growth"
+        yield "Memory", text
     zeroing = m.overlays.get("zeroing")
     if zeroing and zeroing >= 0.005 * m.cpu_s:
-        yield (
-            "Zeroing",
-            f"{percent(zeroing / m.cpu_s)} of CPU time; it comes back where buffers are "
-            "asked for by calloc, which the low ends assume",
-        )
-    yield (
-        "Allocator",
-        f"{m.target.allocator}; preloading {'works' if m.target.preloadable else 'does not help'}:"
-        f" {m.target.preload_reason}",
-    )
+        text = f"{percent(zeroing / m.cpu_s)} of CPU time; it comes back where buffers are asked "
+        yield "Zeroing", text + "for by calloc, which the low ends assume"
+    preload = "works" if m.target.preloadable else "does not help"
+    text = f"{m.target.allocator}; preloading {preload}: {m.target.preload_reason}"
+    yield "Allocator", text
     if m.library:
         yield "Library", _library(m)
     method = m.method
