@@ -279,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=_whole(1, 64), default=1, metavar="T", help="of the prover (default 1)"
     )
     show.add_argument(
-        "--proofs", type=_whole(2, 1000), default=5, metavar="K", help="per run (default 5)"
+        "--proofs", type=_whole(2, 1000), default=7, metavar="K", help="on each (default 7)"
     )
     show.add_argument("--prover", type=Path, metavar="FILE", help="another demonstration prover")
     show.add_argument("--preload", type=Path, metavar="FILE", help="another libzknalloc_preload.so")

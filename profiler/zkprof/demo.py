@@ -3,12 +3,13 @@
 
 1. The demonstration prover runs on the system allocator and is measured from
    outside while it proves, as any prover would be: verdict and prediction.
-2. It runs again on the system allocator, on libzknalloc, and on glibc told
-   never to give memory back (the honest rival), in turns, twice.  These runs
-   are not sampled.
-3. Predicted and measured gain are put side by side.  Each figure is the median
-   over the warm proofs of both runs: all but the first of a run, which meets
-   fresh memory whatever the allocator.
+2. Three provers are started: on the system allocator, on libzknalloc, and on
+   glibc told never to give memory back (the honest rival).  They prove in
+   turns, one proof each a round, so that whatever else the machine does meets
+   all three alike.  They are not sampled.
+3. Predicted and measured gain are put side by side.  A gain is the median over
+   the rounds of what was saved within the round.  The first proof of each
+   prover does not count: it meets fresh memory whatever the allocator.
 
 The prover counts its own time and faults and checks every proof; libzknalloc's
 counters are read from outside.
@@ -18,9 +19,9 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-import math
 import os
-from contextlib import nullcontext
+import time
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -32,23 +33,29 @@ from rich.text import Text
 from .advice import NEVER_TRIM
 from .errors import Exit, ZkprofError
 from .estimate import Verdict, percent
-from .measure import measure
-from .model import Tier
+from .library import Library
+from .procfs import Process
 from .render import screen, show
 from .report import Report, to_json
-from .runner import Child, ignore, watch
+from .runner import Child, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import TextIO
 
     from rich.console import Console
 
 SCHEMA = "zkprof-demo/1"
-ROUNDS = 2
 
 SYSTEM, OURS, KEPT = "system allocator", "libzknalloc", "glibc, never trimming"
+
+
+ENDLESS = ("--proofs", "1000000")
+# On a machine that is busy otherwise: fewer rounds, rather than minutes.
+MAX_PROFILE_S = 12.0
+MAX_RACE_S = 40.0
+MIN_ROUNDS = 3
 
 
 class DemoError(ZkprofError):
@@ -66,12 +73,12 @@ class Proof:
 
 @dataclass(slots=True)
 class Series:
-    """The runs on one allocator."""
+    """The proofs on one allocator, the first of them cold."""
 
     name: str
     env: dict[str, str]
+    cold: Proof | None = None
     warm: list[Proof] = field(default_factory=list)
-    cold: list[Proof] = field(default_factory=list)
     peak_rss_bytes: int = 0
     hit_rate: float | None = None
 
@@ -90,6 +97,16 @@ class Series:
         """Median page faults of a warm proof."""
         return median(proof.minor_faults for proof in self.warm)
 
+    def cpu_saving(self, base: Series) -> float:
+        """Return the share of `base`'s CPU time that this saves, round by round."""
+        pairs = zip(base.warm, self.warm, strict=True)
+        return median(1 - mine.cpu_seconds / other.cpu_seconds for other, mine in pairs)
+
+    def wall_saving(self, base: Series) -> float:
+        """Return the share of `base`'s wall time that this saves, round by round."""
+        pairs = zip(base.warm, self.warm, strict=True)
+        return median(1 - mine.seconds / other.seconds for other, mine in pairs)
+
 
 def demo(
     out: Console,
@@ -97,7 +114,7 @@ def demo(
     json_file: TextIO | None = None,
     log_rows: int = 16,
     threads: int = 1,
-    proofs: int = 5,
+    proofs: int = 7,
     prover: Path | None = None,
     preload: Path | None = None,
 ) -> int:
@@ -110,7 +127,7 @@ def demo(
     json_file
         Where the results are written, too.
     log_rows, threads, proofs
-        The size of a proof, the prover's threads, the proofs of each run.
+        The size of a proof, the prover's threads, the warm proofs on each allocator.
     prover, preload
         Files to use instead of the installed ones.
 
@@ -132,11 +149,8 @@ def demo(
     report = _profile(command, base, proofs, out)
     show(out, screen(report))
 
-    show(out, f"\n2  The same prover on each allocator, {proofs} proofs a run, {ROUNDS} rounds\n")
-    for number in range(1, ROUNDS + 1):
-        for one in series:
-            with _progress(out, f"round {number} of {ROUNDS}: {one.name}"):
-                _run(command, proofs, one, first=number == 1)
+    show(out, f"\n2  The same prover on each allocator, {proofs} warm proofs, in turns\n")
+    _race(command, series, proofs, out)
     show(out, _table(series))
 
     show(out, "\n3  Predicted and measured\n")
@@ -206,32 +220,54 @@ def _progress(out: Console, text: str) -> AbstractContextManager[object]:
 
 def _profile(command: list[str], env: dict[str, str], proofs: int, out: Console) -> Report:
     """Measure the prover from its second proof on, for the length of a run."""
-    with Child([*command, "--proofs", "1000000"], env, pipe=True) as child:
+    with Child([*command, *ENDLESS], env, pipe=True) as child:
         with _progress(out, "the first proof, which meets fresh memory"):
             first = _proof(_line(child))
-        duration = max(first.seconds * proofs, 0.5)
+        duration = min(max(first.seconds * proofs, 0.5), MAX_PROFILE_S)
         m = watch(child.pid, duration, 199.0, out=out, title="measuring")
     return Report.of(m)
 
 
-def _run(command: list[str], proofs: int, series: Series, *, first: bool) -> None:
-    with Child([*command, "--proofs", str(proofs)], series.env, pipe=True) as child:
-        series.cold.append(_proof(_line(child)))
-        if first and series.name == OURS:
-            # Counters only: reading them costs the prover nothing.
-            m = measure(child.pid, math.inf, on_tick=ignore, tier=Tier.PROC)
-            series.hit_rate = m.library.hit_rate if m.library else None
-        series.warm += [_proof(_line(child)) for _ in range(proofs - 1)]
-        summary = _line(child)
-        series.peak_rss_bytes = max(series.peak_rss_bytes, int(summary["peak_rss_bytes"]))
-        if child.wait() != 0:
-            message = f"the prover failed on the {series.name}"
-            raise DemoError(message)
+def _race(command: list[str], series: list[Series], proofs: int, out: Console) -> None:
+    paced = [*command, "--paced", *ENDLESS]
+    with ExitStack() as stack:
+        provers = [stack.enter_context(Child(paced, one.env, pipe=True)) for one in series]
+        with _progress(out, "a first proof on each"):
+            for one, prover in zip(series, provers, strict=True):
+                one.cold = _proof(_ask(prover))
+        counters = [stack.enter_context(_counters(prover.pid)) for prover in provers]
+        began = time.monotonic()
+        for number in range(1, proofs + 1):
+            if number > MIN_ROUNDS and time.monotonic() - began > MAX_RACE_S:
+                break
+            with _progress(out, f"round {number} of {proofs}"):
+                for one, prover in zip(series, provers, strict=True):
+                    one.warm.append(_proof(_ask(prover)))
+        for one, prover, library in zip(series, provers, counters, strict=True):
+            counted = library.read()
+            one.hit_rate = counted.hit_rate if counted else None
+            prover.end_input()
+            one.peak_rss_bytes = int(_line(prover)["peak_rss_bytes"])
+            if prover.wait() != 0:
+                message = f"the prover failed on the {one.name}"
+                raise DemoError(message)
+
+
+@contextmanager
+def _counters(pid: int) -> Iterator[Library]:
+    """Read libzknalloc's counters in a process, from now on."""
+    with Process(pid) as process:
+        yield Library(pid, process.maps())
+
+
+def _ask(prover: Child) -> dict[str, Any]:
+    """Let a paced prover make one proof."""
+    prover.write_line()
+    return _line(prover)
 
 
 def _line(child: Child) -> dict[str, Any]:
-    assert child.process.stdout  # noqa: S101  (asked for)
-    line = child.process.stdout.readline()
+    line = child.read_line()
     try:
         data = json.loads(line)
     except ValueError:
@@ -242,7 +278,7 @@ def _line(child: Child) -> dict[str, Any]:
 
 
 def _proof(line: dict[str, Any]) -> Proof:
-    if line["verified"] is not True:
+    if line.get("verified") is not True:
         message = "the verifier rejected a proof: the allocator in use corrupted memory"
         raise DemoError(message)
     return Proof(
@@ -255,32 +291,28 @@ def _proof(line: dict[str, Any]) -> Proof:
 # ---------------------------------------------------------------- the results
 
 
-def saving(before: float, after: float) -> float:
-    """Return the share of `before` that `after` saves."""
-    return 1 - after / before
-
-
 def _table(series: list[Series]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("a warm proof")
+    table.add_column("a warm proof, median")
     for one in series:
         table.add_column(one.name, justify="right")
     base = series[0]
 
-    def seconds(value: float, reference: float) -> str:
-        change = f"{value / reference - 1:+.0%}" if value != reference else ""
-        return f"{value:.3f} {change:>4}"
+    def change(saving: float) -> str:
+        return f"{-saving:+.0%}"
 
-    table.add_row("CPU seconds", *(seconds(s.cpu, base.cpu) for s in series))
-    table.add_row("wall seconds", *(seconds(s.wall, base.wall) for s in series))
     rows = {
+        "CPU seconds": [f"{s.cpu:.3f}" for s in series],
+        "  change": ["", *(change(s.cpu_saving(base)) for s in series[1:])],
+        "wall seconds": [f"{s.wall:.3f}" for s in series],
+        "  change ": ["", *(change(s.wall_saving(base)) for s in series[1:])],
         "page faults": [f"{s.faults:,.0f}" for s in series],
         "hit rate": [percent(s.hit_rate) if s.hit_rate is not None else "" for s in series],
         "peak memory, MB": [f"{s.peak_rss_bytes / 1e6:.0f}" for s in series],
-        "first proof, CPU s": [f"{median(p.cpu_seconds for p in s.cold):.3f}" for s in series],
+        "first proof, CPU s": [f"{s.cold.cpu_seconds:.3f}" if s.cold else "" for s in series],
     }
     for name, cells in rows.items():
-        table.add_row(name, *(f"{cell}     " for cell in cells))
+        table.add_row(name, *cells)
     return table
 
 
@@ -289,8 +321,8 @@ def _comparison(report: Report, series: list[Series]) -> Text:
     e = report.estimate
     text = Text()
     for name, predicted, measured in (
-        ("CPU time saved ", e.saving_cpu, saving(base.cpu, ours.cpu)),
-        ("wall time saved", e.saving_wall, saving(base.wall, ours.wall)),
+        ("CPU time saved ", e.saving_cpu, ours.cpu_saving(base)),
+        ("wall time saved", e.saving_wall, ours.wall_saving(base)),
     ):
         text.append(
             f"{name}   predicted {percent(predicted.mid)} [{percent(predicted.low)} to "
@@ -316,9 +348,9 @@ def _results(report: Report, series: list[Series], log_rows: int, threads: int) 
                 "minor_faults": one.faults,
                 "peak_rss_bytes": one.peak_rss_bytes,
                 "hit_rate": one.hit_rate,
-                "cpu_saving": saving(base.cpu, one.cpu),
-                "wall_saving": saving(base.wall, one.wall),
-                "cold": [asdict(proof) for proof in one.cold],
+                "cpu_saving": one.cpu_saving(base),
+                "wall_saving": one.wall_saving(base),
+                "cold": asdict(one.cold) if one.cold else None,
                 "warm": [asdict(proof) for proof in one.warm],
             }
             for one in series

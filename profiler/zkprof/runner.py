@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING
 
@@ -106,7 +106,7 @@ class Child:
     env
         Its environment; None inherits.
     pipe
-        Whether its standard output is read here, line by line.
+        Whether its standard input and output are held here, line by line.
 
     Raises
     ------
@@ -118,8 +118,9 @@ class Child:
         self, argv: Sequence[str], env: Mapping[str, str] | None = None, *, pipe: bool = False
     ) -> None:
         try:
+            end = subprocess.PIPE if pipe else None
             self.process = subprocess.Popen(
-                list(argv), env=env, stdout=subprocess.PIPE if pipe else None, text=True
+                list(argv), env=env, stdin=end, stdout=end, text=True, bufsize=1
             )
         except FileNotFoundError as error:
             message = f"{argv[0]}: command not found"
@@ -146,8 +147,25 @@ class Child:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.end_input()
         if self.process.stdout:
             self.process.stdout.close()
+
+    def write_line(self) -> None:
+        """Write an empty line to its standard input, unless it has ended."""
+        if self.process.stdin:
+            with suppress(BrokenPipeError):
+                self.process.stdin.write("\n")
+
+    def read_line(self) -> str:
+        """Read a line of its standard output; "" when it has ended."""
+        return self.process.stdout.readline() if self.process.stdout else ""
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+        if self.process.stdin:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
 
     def wait(self) -> int:
         """Wait for its end; return its exit code as a shell writes it."""

@@ -20,7 +20,7 @@
 
 struct options {
     unsigned log_rows, proofs, threads;
-    bool json;
+    bool json, paced;
 };
 
 struct usage {
@@ -52,6 +52,7 @@ static const char help[] =
     "  --proofs K     proofs to make (default 5)\n"
     "  --threads T    threads, 1 to 64 (default 1)\n"
     "  --json         one JSON object per line\n"
+    "  --paced        wait for a line of input before each proof, end with it\n"
     "  --help         this text\n";
 
 static bool parse_number(const char *text, unsigned low, unsigned high,
@@ -81,12 +82,15 @@ static struct options parse(int argc, char **argv)
                                    {"proofs", required_argument, NULL, 1},
                                    {"threads", required_argument, NULL, 2},
                                    {"json", no_argument, NULL, 'j'},
+                                   {"paced", no_argument, NULL, 'p'},
                                    {"help", no_argument, NULL, 'h'},
                                    {0}};
     int which;
     while ((which = getopt_long(argc, argv, "", names, NULL)) != -1) {
         if (which == 'j') {
             o.json = true;
+        } else if (which == 'p') {
+            o.paced = true;
         } else if (which == 'h') {
             fputs(help, stdout);
             exit(0);
@@ -158,20 +162,30 @@ static bool run_one(const struct options *o, unsigned index)
     return why == NULL;
 }
 
+/* Wait for the end of a line; false at the end of input. */
+static bool next_line(void)
+{
+    int c;
+    while ((c = getchar()) != '\n')
+        if (c == EOF)
+            return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = parse(argc, argv);
-    unsigned accepted = 0;
-    for (unsigned i = 0; i < o.proofs; i++)
-        accepted += run_one(&o, i);
+    unsigned proofs = 0, accepted = 0;
+    while (proofs < o.proofs && (!o.paced || next_line()))
+        accepted += run_one(&o, proofs++);
 
     struct usage end = usage_now();
     if (o.json)
         printf("{\"proofs\": %u, \"verified\": %u, \"log_rows\": %u, "
                "\"threads\": %u, \"peak_rss_bytes\": %ld}\n",
-               o.proofs, accepted, o.log_rows, o.threads, end.peak_kib * 1024);
+               proofs, accepted, o.log_rows, o.threads, end.peak_kib * 1024);
     else
         printf("%u of %u proofs verified, peak memory %.0f MB\n", accepted,
-               o.proofs, (double)end.peak_kib / 1e6 * 1024);
-    return accepted == o.proofs ? 0 : 1;
+               proofs, (double)end.peak_kib / 1e6 * 1024);
+    return accepted == proofs ? 0 : 1;
 }
