@@ -27,8 +27,8 @@ Verdicts, by the wall time saved (`mid`), in this order:
 
     ====================== ===================================================
     inconclusive           < 300 samples (< 1.5 s of CPU time where none are
-                           taken), > 5 % of them lost, or a CPU saving whose
-                           interval reaches from < 5 % to >= 15 %
+                           taken), > 5 % of them lost, or a CPU saving that
+                           the samples place anywhere from < 5 % to >= 15 %
     allocation-bound       >= 15 %
     growth-bound           memory management >= 10 % of CPU time, g >= 0.7
     allocation-heavy       >= 5 %
@@ -157,15 +157,17 @@ def estimate(m: Measurement) -> Estimate:
         Savings, verdict and the reason for it.
     """
     growth = growth_of(m.memory)
-    saved = _saved_seconds(m, growth.share)
+    sampled = _saved_seconds(m, growth.share)
+    saved = _zeroing_returns(m, growth.share, sampled)
     mm_s = sum(_seconds(m, kind) for kind in (*PAGES_IN, *PAGES_OUT))
     saving_cpu = _shares(saved, m.cpu_s)
     saving_wall, running = _wall(m, saved, mm_s)
     mm_share = mm_s / m.cpu_s if m.cpu_s > 0 else 0.0
-    verdict = _verdict(m, saving_cpu, saving_wall, mm_share, growth.share)
+    in_doubt = _shares(sampled, m.cpu_s)
+    verdict = _verdict(m, in_doubt, saving_wall, mm_share, growth.share)
     return Estimate(
         verdict=verdict,
-        why=_why(m, verdict, saving_cpu, growth, mm_share),
+        why=_why(m, verdict, in_doubt, growth, mm_share),
         saving_cpu=saving_cpu,
         saving_wall=saving_wall,
         growth=growth,
@@ -202,7 +204,7 @@ def _seconds(m: Measurement, kind: Kind) -> float:
 
 
 def _saved_seconds(m: Measurement, g: float) -> Range:
-    """Return the CPU seconds saved."""
+    """Return the CPU seconds saved, as far as the samples know them."""
     weights = dict.fromkeys(PAGES_IN, 1 - g) | dict.fromkeys(PAGES_OUT, 1.0)
     mid = below = above = 0.0
     for kind, weight in weights.items():
@@ -211,11 +213,15 @@ def _saved_seconds(m: Measurement, g: float) -> Range:
             mid += weight * share.seconds
             below += (weight * (share.seconds - share.low)) ** 2
             above += (weight * (share.high - share.seconds)) ** 2
+    return Range(max(0.0, mid - math.sqrt(below)), mid, mid + math.sqrt(above))
+
+
+def _zeroing_returns(m: Measurement, g: float, saved: Range) -> Range:
+    """Lower the low end by the zeroing that the allocator may have to do itself."""
     zeroing = m.overlays.get("zeroing")
     if zeroing is None:
         zeroing = _ZEROING_SHARE * _seconds(m, Kind.FAULT_ANON)
-    low = mid - math.sqrt(below) - (1 - g) * zeroing
-    return Range(max(0.0, low), mid, mid + math.sqrt(above))
+    return Range(max(0.0, saved.low - (1 - g) * zeroing), saved.mid, saved.high)
 
 
 def _shares(seconds: Range, whole_s: float) -> Range:
@@ -324,9 +330,9 @@ def too_little(m: Measurement) -> str:
 
 
 def _verdict(
-    m: Measurement, saving_cpu: Range, saving_wall: Range, mm_share: float, g: float
+    m: Measurement, in_doubt: Range, saving_wall: Range, mm_share: float, g: float
 ) -> Verdict:
-    if too_little(m) or (saving_cpu.low < HEAVY and saving_cpu.high >= BOUND):
+    if too_little(m) or (in_doubt.low < HEAVY and in_doubt.high >= BOUND):
         return Verdict.INCONCLUSIVE
     if saving_wall.mid >= BOUND:
         return Verdict.BOUND
@@ -337,11 +343,9 @@ def _verdict(
     return Verdict.NOT_BOUND
 
 
-def _why(
-    m: Measurement, verdict: Verdict, saving_cpu: Range, growth: Growth, mm_share: float
-) -> str:
+def _why(m: Measurement, verdict: Verdict, in_doubt: Range, growth: Growth, mm_share: float) -> str:
     if verdict is Verdict.INCONCLUSIVE:
-        low, high = percent(saving_cpu.low), percent(saving_cpu.high)
+        low, high = percent(in_doubt.low), percent(in_doubt.high)
         return too_little(m) or f"between {low} and {high} of its CPU time would be saved"
     pages_in = sum(_seconds(m, kind) for kind in PAGES_IN) / m.cpu_s
     pages_out = sum(_seconds(m, kind) for kind in PAGES_OUT) / m.cpu_s

@@ -216,6 +216,13 @@ def test_a_range_that_says_nothing(measurement: Make) -> None:
     assert estimate(measurement({Kind.FAULT_ANON: 0.10}, noise=0.02)).verdict is Verdict.HEAVY
 
 
+def test_zeroing_alone_leaves_a_verdict(measurement: Make) -> None:
+    # Huge pages: a fault is nearly all zeroing, and the samples are sure.
+    e = estimate(measurement({Kind.FAULT_ANON: 0.2}, zeroing=0.19))
+    assert e.saving_cpu.low == pytest.approx(0.01)
+    assert e.verdict is Verdict.BOUND
+
+
 def test_nothing_at_all(measurement: Make) -> None:
     m = dataclasses.replace(
         measurement(cpu_s=0.0, samples=0, bins=()),
