@@ -225,7 +225,7 @@ def _profile(command: list[str], env: dict[str, str], proofs: int, out: Console)
             first = _proof(_line(child))
         duration = min(max(first.seconds * proofs, 0.5), MAX_PROFILE_S)
         m = watch(child.pid, duration, 199.0, out=out, title="measuring")
-    return Report.of(m)
+    return Report.of(m, [command[0], "--proofs", str(proofs)])
 
 
 def _race(command: list[str], series: list[Series], proofs: int, out: Console) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,6 @@ from zkprof.report import Report, ReportError, dump, from_json, load, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Make = Callable[..., Measurement]
 
@@ -56,6 +57,30 @@ def test_what_readers_without_zkprof_rely_on(report: Report) -> None:
     assert data["estimate"]["growth"]["share"] == pytest.approx(0.1, abs=1e-6)
     assert data["measurement"]["classes"]["fault.anon"]["seconds"] == pytest.approx(1.5)
     assert {"id", "text", "command"} == set(data["advice"][0])
+
+
+def names(value: object) -> set[str]:
+    """Return the names of all fields, but not the keys of tables."""
+    found = set()
+    if isinstance(value, dict):
+        for name, item in value.items():
+            found |= {name} | (set() if name in TABLES else names(item))
+    elif isinstance(value, list):
+        for item in value:
+            found |= names(item)
+    return found
+
+
+TABLES = {"classes", "overlays", "by_kind", "cpu_s", "mm_s", "counters"}
+README = Path(__file__).parents[3] / "profiler" / "README.md"
+
+
+def test_every_field_is_documented(report: Report) -> None:
+    text = README.read_text()
+    # Fields are written as `name`, `.name`, `parent.name` or `name[]`.
+    documented = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`\n]+`", text))))
+    assert names(to_json(report)) - documented == set()
+    assert all(f"`{kind}`" in text for kind in Kind)
 
 
 def test_arguments_are_not_written(measurement: Make) -> None:
