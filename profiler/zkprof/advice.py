@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What to do next, and what to type for it.
+
+Every verdict leads to at least one item.  Where another remedy would do as
+well as this project's own library, it is said: an answer that always ends in
+"install us" is not believed.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .estimate import Verdict, percent
+from .model import Kind, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .estimate import Estimate
+    from .model import LibraryCounters, Measurement
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+CACHE_DEFAULT = 512 * MIB
+"""A ceiling that the library keeps warm by itself on any machine from 4 GiB on."""
+GLIBC_KEEPS = 32 * MIB
+"""The largest buffer that glibc keeps when it is freed (its mmap threshold's limit)."""
+GOOD_HIT_RATE = 0.95
+
+NEVER_TRIM = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "1099511627776",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+"""The variables that tell glibc to give no memory back."""
+
+_COMPARE = (
+    "for comparison, tell {} to keep everything: about as fast, but then it never gives memory back"
+)
+_RIVALS = {
+    "glibc": (
+        " ".join(f"{name}={value}" for name, value in NEVER_TRIM.items()),
+        _COMPARE.format("glibc") + ", and with many allocating threads its arenas add to the peak",
+    ),
+    "jemalloc": (
+        "MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:-1",
+        _COMPARE.format("jemalloc"),
+    ),
+    "mimalloc": (
+        "MIMALLOC_PURGE_DELAY=-1",
+        _COMPARE.format("mimalloc"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One piece of advice."""
+
+    id: str
+    """A stable name, for scripts."""
+    text: str
+    command: str | None = None
+
+
+def advise(m: Measurement, e: Estimate, argv: Sequence[str] | None = None) -> tuple[Item, ...]:
+    """Return what to do, the most useful first.
+
+    Parameters
+    ----------
+    m, e
+        What was measured and estimated.
+    argv
+        The command that was run, where zkprof started it.
+
+    Returns
+    -------
+    tuple of Item
+        At least one.
+    """
+    return tuple(_items(m, e, argv))
+
+
+def size_text(size: int) -> str:
+    """Write a size the way that ``ZK_NALLOC_CACHE_BYTES`` takes it, rounded up."""
+    if size > 4 * GIB:
+        return f"{math.ceil(size / GIB)}G"
+    return f"{math.ceil(size / (256 * MIB)) * 256}M"
+
+
+def _items(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator[Item]:
+    again = f"zkprof {m.target.pid}"
+    if m.library:
+        yield from _about_library(m.library, e)
+    if e.verdict is Verdict.INCONCLUSIVE:
+        yield _measure_more(m, argv)
+        return
+    if not m.library:
+        if e.verdict in (Verdict.BOUND, Verdict.HEAVY):
+            yield from _switch(m, e, argv)
+        elif e.verdict is Verdict.NOT_BOUND:
+            yield from _leave(m, e)
+    if e.verdict is Verdict.GROWTH:
+        yield Item(
+            "measure-warm",
+            "measure once the process has made its first proof and reuses its memory; "
+            "if it makes one proof and exits, keep it alive for the next one instead",
+            None if m.exited or argv else f"{again} -d 30",
+        )
+    yield from _asides(m, e)
+
+
+def _program(m: Measurement, argv: Sequence[str] | None) -> str:
+    return shlex.join(argv) if argv else f"{shlex.quote(m.target.exe or m.target.comm)} ARGS..."
+
+
+def _measure_more(m: Measurement, argv: Sequence[str] | None) -> Item:
+    if m.method.lost > m.method.samples * 0.05:
+        text, option = "take fewer samples a second", f"--rate {max(1, m.method.rate_hz / 4):.0f}"
+    elif m.exited:
+        # It gave all that it had: only more samples of the same help.
+        text, option = "take more samples a second, or give it more work", "--rate 999"
+    else:
+        text, option = "measure for longer, while it is proving", f"-d {m.duration_s * 4:.0f}"
+    if argv:
+        return Item("measure-more", text, f"zkprof run {option} -- {shlex.join(argv)}")
+    return Item("measure-more", text, f"zkprof {m.target.pid} {option}")
+
+
+def _switch(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator[Item]:
+    program = _program(m, argv)
+    if not m.target.preloadable:
+        yield Item(
+            "not-preloadable",
+            f"libzknalloc cannot be preloaded here: {m.target.preload_reason}",
+            "zk-nalloc config --cflags --libs",
+        )
+        return
+    cache = ""
+    if e.growth.swing > CACHE_DEFAULT:
+        cache = f" --cache {size_text(e.growth.swing)}"
+    text = "run it on libzknalloc and measure again"
+    if cache:
+        text += (
+            f"; up to {e.growth.swing / 1e9:.1f} GB of its memory comes and goes, "
+            "and the cache should hold that"
+        )
+    yield Item("preload", text, f"zk-nalloc run{cache} -- {program}")
+    if m.target.allocator in _RIVALS:
+        variables, text = _RIVALS[m.target.allocator]
+        yield Item("rival", text, f"{variables} {program}")
+
+
+def _leave(m: Measurement, e: Estimate) -> Iterator[Item]:
+    text = "leave its allocator as it is: it computes, and no allocator changes that"
+    if m.target.allocator == "glibc" and e.mm_share < 0.05:
+        text += (
+            f"; glibc itself keeps freed buffers of up to {GLIBC_KEEPS // MIB} MiB, "
+            "so measure again with a larger circuit"
+        )
+    yield Item("leave", text)
+
+
+def _about_library(library: LibraryCounters, e: Estimate) -> Iterator[Item]:
+    if library.copies > 1:
+        yield Item(
+            "two-caches",
+            f"{library.copies} copies of libzknalloc are loaded, each with a cache of its "
+            "own: link the shared library, and preload the one of the same installation",
+        )
+    rate = library.hit_rate
+    if rate is None:
+        yield Item(
+            "no-requests",
+            "it is on libzknalloc, but asked for no buffer of 64 KiB or more in this window",
+        )
+        return
+    count = library.counters.get
+    said = f"it is on libzknalloc {library.version}, hit rate {percent(rate)}"
+    evicted = count("bytes_evicted", 0)
+    if rate < GOOD_HIT_RATE and evicted:
+        ceiling = max(count("committed_peak", 0), library.cache_bytes + e.growth.swing)
+        yield Item(
+            "raise-ceiling",
+            f"{said}; its ceiling of {library.cache_bytes / 1e9:.2f} GB gave "
+            f"{evicted / 1e9:.1f} GB back only to fetch it again: raise the ceiling",
+            f"export ZK_NALLOC_CACHE_BYTES={size_text(ceiling)}",
+        )
+    elif rate < GOOD_HIT_RATE and e.growth.share >= 0.5:
+        yield Item("warming-up", f"{said}; it is still growing: measure again when it is warm")
+    elif rate < GOOD_HIT_RATE:
+        yield Item(
+            "misses",
+            f"{said}, and no eviction: the misses asked for memory that was live elsewhere "
+            "at the time, which no cache can serve",
+        )
+    else:
+        yield Item("keep", f"{said}: nothing to change")
+
+
+def _asides(m: Measurement, e: Estimate) -> Iterator[Item]:
+    """Yield what is worth knowing whatever the verdict."""
+    file_faults = m.classes.get(Kind.FAULT_FILE)
+    if file_faults and m.cpu_s > 0 and file_faults.seconds / m.cpu_s >= 0.05:
+        yield Item(
+            "file-faults",
+            f"{percent(file_faults.seconds / m.cpu_s)} of its CPU time goes into faults on mapped "
+            "files (proving keys, perhaps), which no allocator saves: map them with "
+            "MAP_POPULATE, or read them once into memory",
+        )
+    if e.running < 0.5 and m.bins:
+        yield Item(
+            "idle",
+            f"it ran in {percent(e.running)} of the window, and waited or had no CPU in the rest; "
+            "predictions are for the part in which it ran",
+        )
+    if m.method.tier is Tier.PROC and e.verdict is not Verdict.NOT_BOUND:
+        yield Item(
+            "better-tier",
+            "this was computed from counters; with permission to sample the kernel it "
+            "would be measured",
+            f"sudo zkprof {m.target.pid}" if not m.exited else None,
+        )

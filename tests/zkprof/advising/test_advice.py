@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Every verdict leads to advice, and the advice to the target's situation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zkprof.advice import Item, advise, size_text
+from zkprof.estimate import estimate
+from zkprof.model import Kind, LibraryCounters, Measurement, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Make = Callable[..., Measurement]
+    Library = Callable[..., LibraryCounters]
+
+BOUND = {Kind.FAULT_ANON: 0.3}
+GB = 10**9
+
+
+def items(m: Measurement, argv: Sequence[str] | None = None) -> dict[str, Item]:
+    return {item.id: item for item in advise(m, estimate(m), argv)}
+
+
+def test_preload_and_the_rival_are_both_named(measurement: Make) -> None:
+    found = items(measurement(BOUND))
+    assert list(found) == ["preload", "rival"]
+    assert found["preload"].command == "zk-nalloc run -- /opt/prover ARGS..."
+    assert "MALLOC_MMAP_THRESHOLD_=4294967296" in str(found["rival"].command)
+
+
+def test_the_command_that_was_run_is_repeated(measurement: Make) -> None:
+    found = items(measurement(BOUND), ["./prove", "a b"])
+    assert found["preload"].command == "zk-nalloc run -- ./prove 'a b'"
+
+
+@pytest.mark.parametrize(
+    ("allocator", "variable"),
+    [("jemalloc", "MALLOC_CONF=dirty_decay_ms:-1"), ("mimalloc", "MIMALLOC_PURGE_DELAY=-1")],
+)
+def test_rivals_of_other_allocators(measurement: Make, allocator: str, variable: str) -> None:
+    assert variable in str(items(measurement(BOUND, allocator=allocator))["rival"].command)
+
+
+def test_an_unknown_allocator_has_no_rival(measurement: Make) -> None:
+    assert list(items(measurement(BOUND, allocator="unknown"))) == ["preload"]
+
+
+def test_where_preloading_cannot_help(measurement: Make) -> None:
+    found = items(
+        measurement(BOUND, allocator="go", preloadable=False, preload_reason="Go has its own heap")
+    )
+    assert list(found) == ["not-preloadable"]
+    assert "Go has its own heap" in found["not-preloadable"].text
+
+
+def test_not_bound_is_left_alone(measurement: Make) -> None:
+    found = items(measurement({Kind.FAULT_ANON: 0.01}))
+    assert list(found) == ["leave"]
+    assert "32 MiB" in found["leave"].text
+    assert found["leave"].command is None
+    other = items(measurement({Kind.FAULT_ANON: 0.01}, allocator="jemalloc"))
+    assert "32 MiB" not in other["leave"].text
+
+
+def test_a_large_swing_needs_a_larger_cache(measurement: Make) -> None:
+    # Faulted 10 GB, of which 3 GB stayed: the swing is 3 GB.
+    found = items(measurement({Kind.FAULT_ANON: 0.6}, growth=0.3, faulted=10 * GB))
+    assert found["preload"].command == "zk-nalloc run --cache 3072M -- /opt/prover ARGS..."
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(1, "256M"), (256 << 20, "256M"), ((256 << 20) + 1, "512M"), (5 << 30, "5G")],
+)
+def test_sizes_are_rounded_up(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+def test_growth_is_measured_again_when_warm(measurement: Make) -> None:
+    found = items(measurement(BOUND, growth=0.95))
+    assert list(found) == ["measure-warm"]
+    assert found["measure-warm"].command == "zkprof 4242 -d 30"
+    assert items(measurement(BOUND, growth=0.95, exited=True))["measure-warm"].command is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "argv", "command"),
+    [
+        ({}, None, "zkprof 4242 -d 20"),
+        ({"lost": 500}, None, "zkprof 4242 --rate 50"),
+        ({"exited": True}, ["./p"], "zkprof run --rate 999 -- ./p"),
+    ],
+)
+def test_inconclusive_says_what_would_help(
+    measurement: Make, changes: dict[str, object], argv: list[str] | None, command: str
+) -> None:
+    found = items(measurement(BOUND, samples=100, **changes), argv)
+    assert list(found) == ["measure-more"]
+    assert found["measure-more"].command == command
+
+
+def test_on_the_library_and_well(measurement: Make, library: Library) -> None:
+    m = measurement(library=library(hits=999, misses=1), allocator="libzknalloc")
+    found = items(m)
+    assert list(found) == ["keep"]
+    assert "hit rate 100%" in found["keep"].text
+
+
+def test_a_ceiling_that_is_too_low(measurement: Make, library: Library) -> None:
+    counted = library(hits=700, misses=300, bytes_evicted=9 * GB, committed_peak=6 << 30)
+    found = items(measurement(BOUND, library=counted, allocator="libzknalloc"))
+    assert list(found) == ["raise-ceiling"]  # not: preload what is loaded
+    assert found["raise-ceiling"].command == "export ZK_NALLOC_CACHE_BYTES=6G"
+
+
+@pytest.mark.parametrize(("growth", "expected"), [(0.9, "warming-up"), (0.0, "misses")])
+def test_misses_without_evictions(
+    measurement: Make, library: Library, growth: float, expected: str
+) -> None:
+    m = measurement(BOUND, growth=growth, library=library(hits=5, misses=5))
+    assert expected in items(m)
+
+
+def test_library_that_served_nothing(measurement: Make, library: Library) -> None:
+    assert "no-requests" in items(measurement(library=library()))
+
+
+def test_two_caches(measurement: Make, library: Library) -> None:
+    assert "two-caches" in items(measurement(library=library(copies=2, hits=1)))
+
+
+def test_file_faults_are_explained(measurement: Make) -> None:
+    assert "file-faults" in items(measurement({Kind.FAULT_FILE: 0.2}))
+    assert "file-faults" not in items(measurement({Kind.FAULT_FILE: 0.02}))
+
+
+def test_counters_alone_suggest_sampling(measurement: Make) -> None:
+    found = items(measurement(BOUND, tier=Tier.PROC))
+    assert found["better-tier"].command == "sudo zkprof 4242"
+
+
+@pytest.mark.parametrize("anon", [0.0, 0.03, 0.1, 0.5])
+@pytest.mark.parametrize("growth", [0.0, 0.9])
+@pytest.mark.parametrize("samples", [10, 1000])
+def test_there_is_always_advice(
+    measurement: Make, anon: float, growth: float, samples: int
+) -> None:
+    assert items(measurement({Kind.FAULT_ANON: anon}, growth=growth, samples=samples))
