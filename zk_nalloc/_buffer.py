@@ -28,7 +28,7 @@ _FREE: Final = int(ffi.cast("uintptr_t", ffi.addressof(lib, "zkn_free")))
 
 
 class Buffer(Memory):
-    """A block of writable memory, given back to the cache when closed.
+    r"""A block of writable memory, given back to the cache when closed.
 
     It has the buffer protocol: `memoryview(buffer)`, `numpy.frombuffer(buffer)`,
     `file.readinto(buffer)` and the like see `nbytes` writable bytes.  Memory
@@ -62,7 +62,7 @@ class Buffer(Memory):
     --------
     >>> with Buffer(1 << 20, zeroed=True) as buffer:
     ...     bytes(memoryview(buffer)[:4])
-    b'\\x00\\x00\\x00\\x00'
+    b'\x00\x00\x00\x00'
     >>> buffer.closed
     True
     """

@@ -86,6 +86,8 @@ class Stats:
     """Large requests passed to the system."""
     fallback_thp: int
     """Huge-page advice that the kernel refused."""
+    fallback_advise: int
+    """Other advice that the kernel refused."""
     fallback_reserve: int
     """Address-space reservations made smaller."""
     live_now: int

@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run a command on the cache",
+        usage="%(prog)s [-h] [--cache SIZE] [--stats] -- CMD [ARG ...]",
         description="Run CMD with libzknalloc_preload.so in front of LD_PRELOAD: its malloc, "
         "and that of its child processes, is then served by the cache.",
         epilog="Exit code: that of CMD; 125 if zk-nalloc fails, 126 if CMD cannot be executed, "
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let each process print its statistics on stderr when it exits, a line of JSON",
     )
-    run.add_argument("command", metavar="-- CMD", nargs=argparse.REMAINDER, help="what to run")
+    run.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what to run")
     run.set_defaults(call=_run)
 
     config = commands.add_parser(

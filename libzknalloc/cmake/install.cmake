@@ -10,9 +10,7 @@
 # its name is its SONAME, and -lzknalloc resolves through a linker script.
 # The static library is left out for the same reason.
 
-set_target_properties(zknalloc_preload PROPERTIES
-  EXPORT_NAME preload
-  INSTALL_RPATH "$ORIGIN")
+set_target_properties(zknalloc_preload PROPERTIES EXPORT_NAME preload)
 
 set(libraries zknalloc zknalloc_preload)
 if(ZKN_WHEEL)
