@@ -45,7 +45,7 @@ def installed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     build, prefix = folder / "build", folder / "prefix"
     for command in (
-        ["cmake", "-S", root / "libzknalloc", "-B", build, "-DZKN_TESTS=OFF"],
+        ["cmake", "-S", root / "libzknalloc", "-B", build],
         ["cmake", "--build", build, "--parallel", "2"],
         ["cmake", "--install", build, "--prefix", prefix],
     ):
