@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-pytestmark = pytest.mark.readme
+    from subprocess import CompletedProcess
 
 INSTALL = re.compile(r"^python3 -m venv \.venv && .*$", re.MULTILINE)
+EXAMPLE = re.MULTILINE | re.DOTALL
 MINUTES = 60
 
 
@@ -39,7 +40,7 @@ def clone(root: Path, tmp_path: Path) -> Path:
     return target
 
 
-def run(command: str, clone: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(command: str, clone: Path, **environ: str) -> CompletedProcess[str]:
     # Nothing of this environment may help: no virtualenv, no tools from it.
     venv = os.environ.get("VIRTUAL_ENV", "")
     path = [place for place in os.get_exec_path() if "venv" not in place and place != f"{venv}/bin"]
@@ -67,12 +68,22 @@ def test_readme_has_two_commands(root: Path) -> None:
     assert test.endswith(".venv/bin/pip install -q '.[test]' && .venv/bin/pytest")
 
 
+def test_python_examples(root: Path, python: Callable[..., CompletedProcess[str]]) -> None:
+    examples = re.findall(r"^```python\n(.*?)^```", (root / "README.md").read_text(), EXAMPLE)
+    assert examples
+    for example in examples:
+        done = python("-W", "error", code=example)
+        assert (done.returncode, done.stderr) == (0, ""), example
+
+
+@pytest.mark.readme
 def test_demo_command(root: Path, clone: Path) -> None:
     done = run(commands(root)[0], clone)
     assert done.returncode == 0, done.stdout
     assert "predicted" in done.stdout.lower(), done.stdout
 
 
+@pytest.mark.readme
 def test_test_command(root: Path, clone: Path) -> None:
     done = run(commands(root)[1], clone, PYTEST_ADDOPTS="-k 'not readme' tests/python")
     assert done.returncode == 0, done.stdout
