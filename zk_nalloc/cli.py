@@ -9,7 +9,9 @@ but cannot be executed) or 127 (not found).  Bad usage is 2.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import fcntl
 import os
 import re
 import sys
@@ -67,12 +69,25 @@ def _run(args: argparse.Namespace) -> NoReturn:
     for warning in _preload.warnings_about(program):
         print(f"zk-nalloc: warning: {warning}", file=sys.stderr)
     sys.stderr.flush()
+    if args.stats:
+        _append_to_stderr()
     try:
         os.execve(program, command, environ)  # noqa: S606
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, "")
         message = f"cannot execute {program}: {error.strerror}{hint}"
         raise _CommandError(message, _NOT_EXECUTABLE) from error
+
+
+def _append_to_stderr() -> None:
+    """Let statistics and messages share a file that stderr was sent to.
+
+    The library opens /dev/stderr anew, and would otherwise be overwritten by
+    what is said on the older descriptor.
+    """
+    with contextlib.suppress(OSError):
+        flags = fcntl.fcntl(sys.stderr, fcntl.F_GETFL)
+        fcntl.fcntl(sys.stderr, fcntl.F_SETFL, flags | os.O_APPEND)
 
 
 _HINTS: Final = {

@@ -11,13 +11,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from subprocess import CompletedProcess
 
 INSTALL = re.compile(r"^python3 -m venv \.venv && .*$", re.MULTILINE)
@@ -42,8 +43,7 @@ def clone(root: Path, tmp_path: Path) -> Path:
 
 def run(command: str, clone: Path, **environ: str) -> CompletedProcess[str]:
     # Nothing of this environment may help: no virtualenv, no tools from it.
-    venv = os.environ.get("VIRTUAL_ENV", "")
-    path = [place for place in os.get_exec_path() if "venv" not in place and place != f"{venv}/bin"]
+    path = [place for place in os.get_exec_path() if Path(place) != Path(sys.executable).parent]
     clean = {
         name: value
         for name, value in os.environ.items()

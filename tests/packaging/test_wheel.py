@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 from email.parser import HeaderParser
@@ -157,3 +159,25 @@ def test_sdist_is_complete(dist: Path) -> None:
 def test_entry_points_for_other_builds(group: str, file: str) -> None:
     (entry,) = metadata.entry_points(group=group, name="zknalloc")
     assert resources.files(entry.value).joinpath(file).is_file()
+
+
+def test_extensions_keep_to_the_stable_abi(unpacked: Path) -> None:
+    extensions = sorted(unpacked.rglob("*.abi3.so"))
+    assert {path.name for path in extensions} >= {"_native.abi3.so", "_memory.abi3.so"}
+    command = [sys.executable, "-m", "abi3audit", "--strict", "--assume-minimum-abi3", "3.11"]
+    done = subprocess.run([*command, *extensions], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_repair_grafts_nothing(wheel: Path, unpacked: Path, tmp_path: Path) -> None:
+    """A library that auditwheel copied would get a new SONAME: a second cache."""
+    command = [sys.executable, "-m", "auditwheel", "repair", "-w", tmp_path, wheel]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (repaired,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(repaired) as archive:
+        names = archive.namelist()
+        assert not [name for name in names if ".libs/" in name]
+        for path in unpacked.rglob("*"):
+            if is_elf(path):
+                assert archive.read(str(path.relative_to(unpacked))) == path.read_bytes()

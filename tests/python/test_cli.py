@@ -78,6 +78,29 @@ def test_run_prints_statistics_at_exit(zk_nalloc_command: Command) -> None:
     assert lines[0]["misses"] >= 1
 
 
+def test_statistics_and_messages_share_a_file(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = f"{sys.executable} -c 'bytearray(1 << 20)'"
+    script = f"echo before >&2; {child}; echo after >&2"
+    with log.open("w") as stderr:
+        command = [
+            sys.executable,
+            "-m",
+            "zk_nalloc.cli",
+            "run",
+            "--stats",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ]
+        subprocess.run(command, stderr=stderr, check=True, cwd=tmp_path)
+    lines = log.read_text().splitlines()
+    assert lines[0] == "before"
+    assert json.loads(lines[1])["misses"] >= 1
+    assert lines[2] == "after"
+
+
 def test_run_hands_on_arguments_and_exit_code(zk_nalloc_command: Command) -> None:
     code = "import sys; print(sys.argv[1:]); sys.exit(7)"
     done = zk_nalloc_command("run", "--", sys.executable, "-c", code, "--", "--cache", "a b", "")
