@@ -76,12 +76,10 @@ class Buffer(Memory):
         size = _checked("nbytes", nbytes, least=0)
         align = _checked("alignment", alignment, least=1)
         if align & (align - 1):
-            message = f"alignment must be a power of two, got {align}"
-            raise ValueError(message)
+            raise ValueError(f"alignment must be a power of two, got {align}")
         address = _allocate(size, align, zeroed=zeroed)
         if not address:
-            message = f"cannot allocate {size} bytes aligned to {align}"
-            raise MemoryError(message)
+            raise MemoryError(f"cannot allocate {size} bytes aligned to {align}")
         try:
             return super().__new__(cls, address, size, _FREE)
         except BaseException:
@@ -91,8 +89,7 @@ class Buffer(Memory):
     def __enter__(self) -> Self:
         """Return the buffer itself."""
         if self.closed:
-            message = "operation on a closed buffer"
-            raise ValueError(message)
+            raise ValueError("operation on a closed buffer")
         return self
 
     def __exit__(
@@ -123,11 +120,10 @@ class Buffer(Memory):
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """Refuse to be pickled or copied."""
-        message = (
+        raise TypeError(
             f"cannot pickle or copy a {type(self).__name__}: its address means nothing elsewhere; "
             "use bytes(memoryview(buffer)) to copy the content"
         )
-        raise TypeError(message)
 
 
 def alloc(
@@ -182,11 +178,9 @@ def _checked(name: str, value: SupportsIndex, *, least: int) -> int:
     """Return `value` as an integer from `least` to the largest size there is."""
     number = operator.index(value)
     if number < least:
-        message = f"{name} must be at least {least}, got {number}"
-        raise ValueError(message)
+        raise ValueError(f"{name} must be at least {least}, got {number}")
     if number > _LIMIT:
-        message = f"{name} must be at most {_LIMIT}, got {number}"
-        raise OverflowError(message)
+        raise OverflowError(f"{name} must be at most {_LIMIT}, got {number}")
     return number
 
 

@@ -19,13 +19,13 @@ from typing import Final
 try:
     from zk_nalloc._native import ffi, lib
 except ImportError as error:
-    message = (
+    raise ImportError(
         f"cannot load libzknalloc ({error}); "
         f"the zk_nalloc imported is {Path(__file__).parent}: if those are the sources, "
         "install them with `pip install .` and start Python elsewhere; "
-        "otherwise check LD_LIBRARY_PATH and LD_PRELOAD for an older libzknalloc"
-    )
-    raise ImportError(message, name="zk_nalloc._native") from error
+        "otherwise check LD_LIBRARY_PATH and LD_PRELOAD for an older libzknalloc",
+        name="zk_nalloc._native",
+    ) from error
 
 __all__ = ["ffi", "lib", "text", "version"]
 
@@ -77,12 +77,12 @@ def _check() -> str:
     loaded = text(lib.zkn_version())
     compiled = text(lib.ZKN_VERSION_STRING)
     if _parts(loaded) < _parts(compiled):
-        message = (
+        raise ImportError(
             f"libzknalloc {loaded} was loaded from {', '.join(paths) or 'an unknown place'}, "
             f"but zk_nalloc was compiled against {compiled}; "
-            "remove the older copy from LD_LIBRARY_PATH or LD_PRELOAD"
+            "remove the older copy from LD_LIBRARY_PATH or LD_PRELOAD",
+            name="zk_nalloc._native",
         )
-        raise ImportError(message, name="zk_nalloc._native")
     if len(paths) > 1:
         warnings.warn(
             f"this process has {len(paths)} copies of libzknalloc, each with a cache of its own: "

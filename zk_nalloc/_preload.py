@@ -58,11 +58,10 @@ def environment(
         The path of `preload` cannot be written in `LD_PRELOAD`.
     """
     if _SEPARATORS.search(str(preload)):
-        message = (
+        raise ValueError(
             f"cannot preload {preload}: LD_PRELOAD allows no space or colon in a path; "
             "install zk-nalloc under another directory"
         )
-        raise ValueError(message)
     others = [
         entry
         for entry in _SEPARATORS.split(environ.get("LD_PRELOAD", ""))
@@ -95,13 +94,10 @@ def find_command(name: str) -> Path:
         places = [Path(place or ".") / name for place in os.get_exec_path()]
     for place in places:
         if place.is_dir() and "/" in name:
-            message = f"{place} is a directory"
-            raise PermissionError(message)
+            raise PermissionError(f"{place} is a directory")
         if place.is_file():
-            message = f"{place} is not executable; try chmod +x"
-            raise PermissionError(message)
-    message = f"{name}: command not found"
-    raise FileNotFoundError(message)
+            raise PermissionError(f"{place} is not executable; try chmod +x")
+    raise FileNotFoundError(f"{name}: command not found")
 
 
 def warnings_about(command: Path) -> Iterator[str]:

@@ -150,8 +150,7 @@ def stats() -> Stats:
     raw.size = ffi.sizeof("zkn_stats_t")
     error = lib.zkn_stats_get(raw)
     if error:  # the size is right, so this is a defect
-        message = f"zkn_stats_get() failed with {error}"
-        raise RuntimeError(message)
+        raise RuntimeError(f"zkn_stats_get() failed with {error}")
     names = (field.name for field in dataclasses.fields(Stats) if field.name != "classes")
     rows = tuple(ClassStats(row.size, row.hits, row.misses) for row in raw.classes)
     return Stats(**{name: getattr(raw, name) for name in names}, classes=rows)

@@ -42,20 +42,19 @@ class _CommandError(Exception):
 
 def _size(text: str) -> str:
     if not _SIZE.fullmatch(text):
-        message = f"{text!r} is not a size; write bytes, or a number with K, M, G or T, or 'auto'"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size; write bytes, or a number with K, M, G or T, or 'auto'"
+        )
     return text
 
 
 def _run(args: argparse.Namespace) -> NoReturn:
     command: list[str] = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
-        message = "no command given; write zk-nalloc run -- CMD [ARG ...]"
-        raise _CommandError(message, 2)
+        raise _CommandError("no command given; write zk-nalloc run -- CMD [ARG ...]", 2)
     preload = _config.preload_path()
     if not preload.is_file():
-        message = f"{preload} is missing; install zk-nalloc again"
-        raise _CommandError(message, _FAILED)
+        raise _CommandError(f"{preload} is missing; install zk-nalloc again", _FAILED)
     try:
         environ = _preload.environment(preload, os.environ, cache=args.cache, stats=args.stats)
     except ValueError as error:
@@ -75,8 +74,9 @@ def _run(args: argparse.Namespace) -> NoReturn:
         os.execve(program, command, environ)  # noqa: S606
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, "")
-        message = f"cannot execute {program}: {error.strerror}{hint}"
-        raise _CommandError(message, _NOT_EXECUTABLE) from error
+        raise _CommandError(
+            f"cannot execute {program}: {error.strerror}{hint}", _NOT_EXECUTABLE
+        ) from error
 
 
 def _append_to_stderr() -> None:
@@ -108,8 +108,7 @@ _CONFIG: Final[dict[str, tuple[Callable[[], object], str]]] = {
 
 def _config_command(args: argparse.Namespace) -> int:
     if not args.wanted:
-        message = f"say what to print: --{', --'.join(_CONFIG)}"
-        raise _CommandError(message, 2)
+        raise _CommandError(f"say what to print: --{', --'.join(_CONFIG)}", 2)
     print(" ".join(str(_CONFIG[name][0]()) for name in args.wanted))
     return 0
 

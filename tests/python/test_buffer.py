@@ -172,7 +172,7 @@ def test_with_does_not_hide_the_error_of_its_block() -> None:
     before = regions()
     with pytest.raises(KeyError, match="mine"), zk_nalloc.alloc(MIB) as buffer:
         view = memoryview(buffer)
-        raise KeyError("mine")  # noqa: EM101
+        raise KeyError("mine")
     assert not buffer.closed
     view.release()
     del buffer
