@@ -29,8 +29,7 @@
 typedef void (*release_function)(void *);
 
 typedef struct {
-    PyObject_HEAD
-    void *address;
+    PyObject_HEAD void *address;
     Py_ssize_t nbytes;
     release_function release;
     _Atomic(Py_ssize_t) exports;
@@ -94,8 +93,8 @@ static int memory_getbuffer(PyObject *object, Py_buffer *view, int flags)
             view->obj = NULL;
             return closed_error();
         }
-    } while (!atomic_compare_exchange_weak(&self->exports, &exports,
-                                           exports + 1));
+    } while (
+        !atomic_compare_exchange_weak(&self->exports, &exports, exports + 1));
     int error =
         PyBuffer_FillInfo(view, object, self->address, self->nbytes, 0, flags);
     if (error != 0)
@@ -187,8 +186,7 @@ static PyGetSetDef memory_getset[] = {
     {"nbytes", get_nbytes, NULL, "The size in bytes, as asked for.", NULL},
     {"closed", get_closed, NULL, "Whether the memory has been given back.",
      NULL},
-    {"views", get_views, NULL, "How many views of the memory are alive.",
-     NULL},
+    {"views", get_views, NULL, "How many views of the memory are alive.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -207,8 +205,8 @@ static PyType_Slot memory_slots[] = {
 static PyType_Spec memory_spec = {
     .name = "zk_nalloc._memory.Memory",
     .basicsize = sizeof(Memory),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = memory_slots,
 };
 

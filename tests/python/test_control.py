@@ -25,7 +25,7 @@ MIB = 1 << 20
 def rows_of_header(root: Path) -> list[tuple[str, str]]:
     """Return (name, meaning) of each row of ZKN_STATS_LIST."""
     header = (root / "libzknalloc/include/zknalloc.h").read_text()
-    return re.findall(r'X\((?:COUNTER|GAUGE|PEAK), (\w+), "(.*?)"\)', header)
+    return re.findall(r'X\((?:COUNTER|GAUGE|PEAK), (\w+),[\s\\]*"(.*?)"\)', header)
 
 
 def test_stats_has_the_rows_of_the_header(root: Path) -> None:
