@@ -86,6 +86,10 @@ class Stats:
     """Large requests passed to the system."""
     fallback_thp: int
     """Huge-page advice that the kernel refused."""
+    bytes_moved: int
+    """Bytes moved between free runs by mremap."""
+    fallback_move: int
+    """Moves that the kernel refused."""
     fallback_advise: int
     """Other advice that the kernel refused."""
     fallback_reserve: int
