@@ -7,7 +7,6 @@ The package directory is an installation prefix: `include/`, `lib/`,
 
 from __future__ import annotations
 
-import importlib.resources
 import shlex
 from pathlib import Path
 
@@ -16,6 +15,8 @@ __all__ = ["cflags", "cmake_dir", "libs", "pkgconfig_dir", "prefix", "preload_pa
 
 def _installed(*parts: str) -> Path:
     """Return a file or directory that the wheel has installed in the package."""
+    import importlib.resources  # noqa: PLC0415 - slow, and provers never need it
+
     return Path(str(importlib.resources.files("zk_nalloc").joinpath(*parts)))
 
 

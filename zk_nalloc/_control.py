@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,7 +44,7 @@ def options() -> tuple[Option, ...]:
     >>> [option.name for option in options()][0]
     'ZK_NALLOC_CACHE_BYTES'
     """
-    with tempfile.TemporaryFile() as file:
+    with os.fdopen(os.memfd_create("zk-nalloc-options"), "w+b") as file:
         error = lib.zkn_options_print(file.fileno())
         if error:
             raise OSError(-error, os.strerror(-error))

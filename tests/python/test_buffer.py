@@ -220,6 +220,18 @@ def test_subclasses_own_their_memory_too() -> None:
     assert regions() == before
 
 
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="counts are deferred"
+)
+def test_instances_keep_no_reference_to_their_type() -> None:
+    before = sys.getrefcount(zk_nalloc.Buffer)
+    for _ in range(100):
+        zk_nalloc.alloc(10).close()
+        memoryview(zk_nalloc.alloc(10)).release()
+    after = sys.getrefcount(zk_nalloc.Buffer)  # pytest's assert holds one itself
+    assert after == before
+
+
 def test_subclass_cannot_skip_the_allocation() -> None:
     with pytest.raises(TypeError):
         object.__new__(zk_nalloc.Buffer)
