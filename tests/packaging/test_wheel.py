@@ -84,6 +84,16 @@ def test_file_list(unpacked: Path) -> None:
     assert tops == {"zk_nalloc", "zkprof", f"zk_nalloc-{zk_nalloc.version}.dist-info"}
 
 
+def test_zkprof_is_complete(wheel: Path, unpacked: Path) -> None:
+    for file in ("cli.py", "py.typed", "_native.abi3.so"):
+        assert (unpacked / "zkprof" / file).is_file()
+    demo = "zkprof/bin/zkprof-demo-prover"
+    assert is_elf(unpacked / demo)
+    with zipfile.ZipFile(wheel) as archive:
+        mode = archive.getinfo(demo).external_attr >> 16
+    assert mode & 0o111, "pip keeps the mode, so it must be executable here"
+
+
 def test_zkprof_holds_no_c_sources(unpacked: Path) -> None:
     suffixes = {path.suffix for path in (unpacked / "zkprof").rglob("*") if path.is_file()}
     assert ".py" in suffixes
