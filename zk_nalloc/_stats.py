@@ -73,7 +73,7 @@ class Stats:
     bytes_softened: int
     """Bytes offered to the kernel by MADV_FREE."""
     bytes_released: int
-    """Bytes given back by zkn_release_cache()."""
+    """Bytes given back when asked, idle, pressed."""
     syscalls_map: int
     """Mmap and mprotect calls made."""
     syscalls_advise: int
@@ -92,6 +92,8 @@ class Stats:
     """Moves that the kernel refused."""
     fallback_advise: int
     """Other advice that the kernel refused."""
+    fallback_watch: int
+    """Times the idle watcher could not start."""
     fallback_reserve: int
     """Address-space reservations made smaller."""
     live_now: int
