@@ -17,7 +17,9 @@ from __future__ import annotations
 import bisect
 import csv
 import gzip
+import io
 import struct
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,11 +114,11 @@ def load(path: Path) -> Trace:
     TraceError
         If the file is not a recording, or if it uses a block before it exists.
     """
-    opened = gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
     try:
-        with opened as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("ascii")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise TraceError(f"{path}: cannot be read as a recording: {error}") from error
     if not rows or list(rows[0]) != _COLUMNS:
         raise TraceError(f"{path}: the first line must be {','.join(_COLUMNS)}, calls follow")

@@ -116,7 +116,6 @@ static void replay_setup(struct run *run)
     replay->calls = (const struct call *)(header + 1);
     replay->blocks = harness_memory(header->slots * sizeof(struct block));
     run->state = replay;
-    run->operations = header->requests;
     run->live_peak = header->live_peak;
     run->resident = header->plan_size;
     if (run->limit) {
