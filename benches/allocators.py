@@ -53,6 +53,8 @@ class Allocator:
         function means the C library, which needs no preloading.
     crate
         The cargo package below ``benches/rust`` whose program has this allocator built in.
+    package
+        The name under which that allocator is published.
     get
         What to type to get it.
     """
@@ -63,6 +65,7 @@ class Allocator:
     env: Mapping[str, str] = field(default_factory=dict)
     finder: Finder | None = None
     crate: str | None = None
+    package: str = ""
     get: str = ""
 
 
@@ -153,6 +156,11 @@ def _zknalloc() -> Path | None:
         path for pattern in ("build", "build-*") for path in root.glob(f"{pattern}/**/{_PRELOAD}")
     ]
     return max(builds, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _rust(crate: str, package: str) -> Allocator:
+    name = f"rust-{crate}"
+    return Allocator(name, f"Rust, {package}", name, crate=crate, package=package)
 
 
 _PRELOAD = "libzknalloc_preload.so"
@@ -261,10 +269,10 @@ _ALL = (
         get=_DEBIAN + "libtcmalloc-minimal4",
     ),
     Allocator("rust-system", "Rust, System (glibc)", "rust-system", crate="system"),
-    Allocator("rust-zk-nalloc", "Rust, zk-nalloc", "rust-zk-nalloc", crate="zk-nalloc"),
-    Allocator("rust-zk-alloc", "Rust, zk-alloc", "rust-zk-alloc", crate="zk-alloc"),
-    Allocator("rust-jemalloc", "Rust, tikv-jemallocator", "rust-jemalloc", crate="jemalloc"),
-    Allocator("rust-mimalloc", "Rust, mimalloc", "rust-mimalloc", crate="mimalloc"),
+    _rust("zk-nalloc", "zk-nalloc"),
+    _rust("zk-alloc", "zk-alloc"),
+    _rust("jemalloc", "tikv-jemallocator"),
+    _rust("mimalloc", "mimalloc"),
 )
 
 #: Every allocator by name, in the order in which the tables print them.

@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BuildError", "Pattern", "build_c", "build_crate", "list_patterns"]
+__all__ = ["BuildError", "Pattern", "build_c", "build_crate", "crate_version", "list_patterns"]
 
 SOURCES = Path(__file__).resolve().parent
 
@@ -48,8 +49,8 @@ def _run(command: list[str], fix: str) -> str:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode != 0:
-        tail = "\n".join(done.stdout.strip().splitlines()[-12:])
-        raise BuildError(f"{' '.join(command)} failed:\n{tail}")
+        tail = done.stdout.replace(str(SOURCES), "benches").strip().splitlines()[-12:]
+        raise BuildError("\n  ".join([f"{command[0]} says:", *tail]))
     return done.stdout
 
 
@@ -84,6 +85,24 @@ def build_crate(crate: str, folder: Path) -> Path:
     command += ["--manifest-path", str(manifest), "--target-dir", str(tree)]
     _run(command, "install Rust, https://rustup.rs")
     return tree / "release" / f"bench-{crate}"
+
+
+def crate_version(crate: str, package: str) -> str:
+    """Return the version of `package` that the last build of `crate` used, or "unknown".
+
+    Parameters
+    ----------
+    crate
+        As for :func:`build_crate`.
+    package
+        The name under which the allocator is published.
+    """
+    try:
+        lock = tomllib.loads((SOURCES / "rust" / crate / "Cargo.lock").read_text())
+    except (OSError, tomllib.TOMLDecodeError):
+        return "unknown"
+    versions = (p["version"] for p in lock["package"] if p["name"] == package)
+    return str(next(versions, "unknown"))
 
 
 def list_patterns(program: Path) -> list[Pattern]:

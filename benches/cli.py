@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benches import allocators, build, cases, machine, runner, summary, tables, traces
+from benches import allocators, build, cases, machine, runner, summary, tables, targets, traces
 
 __all__ = ["main"]
 
@@ -193,9 +194,20 @@ def _execute(plan: runner.Plan, console: Console) -> _Results:
     return results
 
 
+def _version(found: allocators.Found) -> str:
+    """Return what identifies the build that was measured, without this machine's paths."""
+    allocator = found.allocator
+    if allocator.crate:
+        return build.crate_version(allocator.crate, allocator.package) if allocator.package else ""
+    return found.library.resolve().name if found.library else " ".join(platform.libc_ver())
+
+
 def _write(
     folder: Path, plan: runner.Plan, results: _Results, missing: dict[str, str], began: float
 ) -> None:
+    """Write all that `--out` promises."""
+    from benches import plots  # here, since matplotlib takes a second to load
+
     folder.mkdir(parents=True, exist_ok=True)
     session: dict[str, Any] = {
         "machine": machine.describe(),
@@ -204,11 +216,32 @@ def _write(
         "repetitions": plan.repetitions,
         "budget_ms": plan.budget_ms,
         "min_rounds": plan.min_rounds,
+        "allocators": {
+            found.allocator.name: {
+                "title": found.allocator.title,
+                "version": _version(found),
+                "environment": dict(found.allocator.env),
+            }
+            for found in plan.allocators
+        },
         "missing": missing,
     }
     figures = results.summary(plan)
+    verdicts = _verdicts(figures)
     tables.write_csv(figures, folder / "results.csv")
-    tables.write_json(figures, session, results.runs, results.failures, folder / "results.json")
+    tables.write_json(
+        figures, session, results.runs, results.failures, verdicts, folder / "results.json"
+    )
+    sections = [
+        f"## {title}\n\n{tables.markdown(figures, value)}"
+        for value, title in tables.MARKDOWN.items()
+    ]
+    (folder / "tables.md").write_text("\n".join(sections))
+    plots.draw(figures, folder)
+
+
+def _verdicts(figures: summary.Summary) -> list[targets.Verdict]:
+    return targets.judge(figures) if summary.OWN in figures.subjects() else []
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
@@ -247,6 +280,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     )
     results = _execute(plan, console)
     console.print(tables.LEGEND, soft_wrap=True)
+    verdicts = _verdicts(results.summary(plan))
+    if verdicts and not options.quick:
+        console.print(tables.verdict_table(verdicts))
     for name, reason in missing.items():
         console.print(f"missing: {name}: {reason}", style="yellow", soft_wrap=True)
     for failure in results.failures:

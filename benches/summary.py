@@ -11,9 +11,9 @@ runs of the same repetition, and the median of those ratios is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 from benches.allocators import REGISTRY
 from benches.runner import LIMIT, Run, Syscalls
@@ -50,7 +50,7 @@ class Row:
     cold_ns, cold_faults
         Of the first round.
     faults
-        Page faults of a steady round.
+        Page faults of a steady round, the mean of a run's rounds, so that rare ones show.
     disturbed
         Whether most of the steady rounds were disturbed: the time is doubtful.
     syscalls
@@ -82,9 +82,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """All rows of a session, by case and allocator."""
+    """All rows of a session, by case and allocator.
+
+    Attributes
+    ----------
+    rows
+        The figures.
+    times
+        The steady time of each repetition, for each case and allocator.
+    """
 
     rows: Sequence[Row]
+    times: Mapping[tuple[str, str], Mapping[int, float]]
+
+    def ratio(self, case: str, subject: str, other: str) -> float | None:
+        """Return how many times as long `subject` takes as `other`, or None."""
+        mine, others = self.times.get((case, subject)), self.times.get((case, other))
+        return _ratio(mine, others) if mine and others else None
 
     def row(self, case: str, subject: str) -> Row | None:
         """Return the row of `case` on `subject`, or None."""
@@ -113,6 +127,12 @@ def is_peer(subject: str) -> bool:
     return subject.partition("+")[0] in REGISTRY and not is_own(subject)
 
 
+def _ratio(mine: Mapping[int, float], other: Mapping[int, float]) -> float | None:
+    """Return the median of the ratios of the repetitions that both have."""
+    ratios = [mine[n] / other[n] for n in mine.keys() & other.keys() if other[n] > 0]
+    return median(ratios) if ratios else None
+
+
 def _steady(values: Sequence[int]) -> Sequence[int]:
     return values[len(values) // 2 :]
 
@@ -139,12 +159,6 @@ class _Runs:
     def time(self) -> float:
         return median(self.times.values())
 
-    def ratio(self, other: _Runs) -> float | None:
-        """Return the median of the ratios of the repetitions that both have."""
-        both = self.times.keys() & other.times.keys()
-        ratios = [self.times[n] / other.times[n] for n in both if other.times[n] > 0]
-        return median(ratios) if ratios else None
-
 
 def summarise(
     runs: Iterable[Run], syscalls: Iterable[Syscalls], threads: dict[str, int]
@@ -166,13 +180,15 @@ def summarise(
         groups.setdefault(run.case, {}).setdefault(run.subject, []).append(run)
     counts = {(count.case, count.subject): count.per_round for count in syscalls}
     rows = []
+    times = {}
     for case, by_subject in groups.items():
         subjects = {name: _Runs(group, threads[case]) for name, group in by_subject.items()}
         peers = {name: group for name, group in subjects.items() if is_peer(name)}
         best = min(peers, key=lambda name: peers[name].time, default=None)
         for name in sorted(subjects, key=lambda name: name != LIMIT):
+            times[case, name] = subjects[name].times
             rows.append(_row(case, name, subjects, best, counts, threads[case]))
-    return Summary(rows)
+    return Summary(rows, times)
 
 
 def _row(
@@ -200,12 +216,12 @@ def _row(
         steady_high_ns=max(group.times.values()),
         per_operation_ns=time * threads / operations if operations else None,
         gigabytes_per_second=size / time if size and time else None,
-        to_limit=group.ratio(limit) if limit else None,
-        to_best_peer=group.ratio(subjects[best]) if best and name != LIMIT else None,
+        to_limit=_ratio(group.times, limit.times) if limit else None,
+        to_best_peer=_ratio(group.times, subjects[best].times) if best and name != LIMIT else None,
         best_peer=best if name != LIMIT else None,
         cold_ns=median(run.wall_ns[0] for run in runs),
         cold_faults=median(run.faults[0] for run in runs),
-        faults=median(median(_steady(run.faults)) for run in runs),
+        faults=median(mean(_steady(run.faults)) for run in runs),
         disturbed=group.disturbed,
         syscalls=count,
         peak_rss=max(run.peak_rss for run in runs),

@@ -14,8 +14,18 @@ from rich.table import Table
 
 from benches.runner import LIMIT, Failure, Run
 from benches.summary import Row, Summary
+from benches.targets import Verdict
 
-__all__ = ["LEGEND", "case_table", "case_title", "markdown", "write_csv", "write_json"]
+__all__ = [
+    "LEGEND",
+    "MARKDOWN",
+    "case_table",
+    "case_title",
+    "markdown",
+    "verdict_table",
+    "write_csv",
+    "write_json",
+]
 
 MIB = 1 << 20
 
@@ -39,6 +49,8 @@ def _ratio(value: float | None) -> str:
 def _count(value: float | None) -> str:
     if value is None:
         return "-"
+    if 0 < value < 10:
+        return f"{value:.1f}"
     return f"{value:,.0f}" if value < 1e5 else f"{value / 1e3:,.0f}k"
 
 
@@ -96,6 +108,43 @@ def case_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+_MARKS = {True: "yes", False: "NO", None: "-"}
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> Table:
+    """Return the table of targets.
+
+    Parameters
+    ----------
+    verdicts
+        What :func:`benches.targets.judge` returned.
+    """
+    table = Table(box=None, pad_edge=False)
+    for heading in ("target", "case", "measured", "must", "aim"):
+        table.add_column(heading)
+    for verdict in verdicts:
+        style = "red" if verdict.must is False else ""
+        table.add_row(
+            verdict.target,
+            verdict.case,
+            verdict.figure,
+            _MARKS[verdict.must],
+            _MARKS[verdict.aim],
+            style=style,
+        )
+    return table
+
+
+#: What :func:`markdown` can show, with a title for each.
+MARKDOWN = {
+    "time": "Time of a steady round, or of one operation",
+    "limit": "Ratio to the limit",
+    "faults": "Page faults of a steady round",
+    "cold": "Page faults of the first round",
+    "rss": "Peak RSS, MiB",
+}
+
+
 def markdown(summary: Summary, value: str = "time") -> str:
     """Return one table for a README: a line for each case, a column for each allocator.
 
@@ -104,7 +153,7 @@ def markdown(summary: Summary, value: str = "time") -> str:
     summary
         The figures.
     value
-        ``time``, ``limit`` (ratio to the limit), ``faults`` or ``rss`` (peak, MiB).
+        A key of :data:`MARKDOWN`.
     """
     subjects = summary.subjects()
     lines = [
@@ -126,6 +175,7 @@ def _markdown_cell(row: Row | None, value: str, best: float) -> str:
         "time": time_text(row),
         "limit": _ratio(row.to_limit),
         "faults": _count(row.faults),
+        "cold": _count(row.cold_faults),
         "rss": f"{row.peak_rss / MIB:,.0f}",
     }[value]
     return f"**{text}**" if value == "time" and row.steady_ns == best else text
@@ -153,6 +203,7 @@ def write_json(
     session: dict[str, Any],
     runs: Iterable[Run],
     failures: Iterable[Failure],
+    verdicts: Iterable[Verdict],
     path: Path,
 ) -> None:
     """Write everything: the session's conditions, the figures, and each run's raw rounds.
@@ -165,6 +216,8 @@ def write_json(
         The conditions: machine, settings, what was missing.
     runs, failures
         The raw results.
+    verdicts
+        The targets; empty if the library itself was not measured.
     path
         Where.
     """
@@ -172,6 +225,7 @@ def write_json(
         "schema": 1,
         **session,
         "failures": [dataclasses.asdict(failure) for failure in failures],
+        "targets": [dataclasses.asdict(verdict) for verdict in verdicts],
         "summary": [dataclasses.asdict(row) for row in summary.rows],
         "runs": [dataclasses.asdict(run) for run in runs],
     }

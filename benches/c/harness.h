@@ -65,6 +65,7 @@ struct pattern {
     uint64_t bytes;     /* bytes written or read in one round, all lanes */
     uint64_t live_peak; /* most bytes in use at once, all lanes */
     size_t resident;    /* bytes that a lane needs on the limit */
+    bool keeps_blocks;  /* some blocks live on into the next round */
     size_t parameter;   /* for patterns that share code */
     size_t parameter2;
     /* All but round() may be NULL.  setup() runs once and prepare() before each

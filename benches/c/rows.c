@@ -74,8 +74,8 @@ static void rows_teardown(struct run *run)
         .name = "rows-" #n,                                                    \
         .what = "sum the rows of " #n " columns of 4 MiB, taken beforehand",   \
         .threads = 1, .rounds = 12, .parameter = (n), .bytes = (n)*COLUMN,     \
-        .live_peak = (n)*COLUMN, .setup = rows_setup, .round = rows,           \
-        .teardown = rows_teardown,                                             \
+        .live_peak = (n)*COLUMN, .keeps_blocks = true, .setup = rows_setup,    \
+        .round = rows, .teardown = rows_teardown,                              \
     }
 
 const struct pattern row_patterns[] = {

@@ -206,6 +206,7 @@ const struct pattern size_patterns[] = {
         .rounds = 60,
         .live_peak = TOTAL,
         .resident = BUFFERS * LARGEST,
+        .keeps_blocks = true,
         .setup = sizes_setup,
         .prepare = replacing_prepare,
         .round = replacing,

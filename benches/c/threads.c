@@ -193,6 +193,7 @@ const struct pattern thread_patterns[] = {
         .operations = REPLACEMENTS,
         .live_peak = KEPT * MIXED_MOST,
         .resident = KEPT * MIXED_MOST,
+        .keeps_blocks = true,
         .setup = mixed_setup,
         .round = contend_mixed,
         .teardown = mixed_teardown,
