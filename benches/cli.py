@@ -275,7 +275,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         programs=programs,
         repetitions=options.repetitions or (2 if options.quick else 5),
         budget_ms=options.budget_ms or (60 if options.quick else 500),
-        min_rounds=3 if options.quick else 5,
+        min_rounds=4 if options.quick else 7,
         count_syscalls=options.syscalls,
     )
     results = _execute(plan, console)

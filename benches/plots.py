@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Draws a session's figures, as PNG and SVG."""
+"""Draws a session's figures, as PNG and SVG.
+
+A colour stands for a library; a hollow mark is its defaults, a filled one its best settings.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benches.allocators import REGISTRY
 from benches.runner import LIMIT
 from benches.summary import Row, Summary, is_own
 
@@ -20,61 +25,76 @@ matplotlib.rcParams["svg.hashsalt"] = "benches"  # the same figures give the sam
 
 _OWN_COLOUR = "#c8102e"
 _LIMIT_COLOUR = "#222222"
-_MIB = 1 << 20
+
+Value = Callable[[Row], float | None]
 
 
-def _colours(subjects: Sequence[str]) -> dict[str, object]:
-    palette = matplotlib.colormaps["tab20"]
-    colours: dict[str, object] = {}
-    for index, name in enumerate(subjects):
-        colours[name] = palette(index % 20)
-        if is_own(name):
-            colours[name] = _OWN_COLOUR
+def _family(subject: str) -> str:
+    base = subject.partition("+")[0]
+    return REGISTRY[base].family if base in REGISTRY else base
+
+
+def _styles(subjects: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return each subject's marker and colours."""
+    palette = matplotlib.colormaps["tab10"]
+    families = list(dict.fromkeys(_family(name) for name in subjects if name != LIMIT))
+    styles: dict[str, dict[str, Any]] = {}
+    for name in subjects:
         if name == LIMIT:
-            colours[name] = _LIMIT_COLOUR
-    return colours
+            styles[name] = {"marker": "|", "color": _LIMIT_COLOUR, "markersize": 11}
+            continue
+        own = is_own(name)
+        family = families.index(_family(name))
+        colour = _OWN_COLOUR if own else palette(family % 10)
+        marker = "D" if own else "s" if name.startswith("rust-") else "o"
+        filled = own or "tuned" in name
+        styles[name] = {
+            "marker": "^" if name == "glibc-tuned-4k" else marker,
+            "color": colour,
+            "markerfacecolor": colour if filled else "none",
+            "markersize": 8 if own else 6,
+            "zorder": 3 if own else 2,
+        }
+    return styles
 
 
-def _bars(
-    axes: Axes, summary: Summary, cases: Sequence[str], value: Callable[[Row], float | None]
-) -> None:
-    """Draw a group of bars for each case, one bar for each allocator."""
-    subjects = [name for name in summary.subjects() if name != LIMIT]
-    colours = _colours(subjects)
-    width = 0.8 / max(1, len(subjects))
-    for index, name in enumerate(subjects):
-        for place, case in enumerate(cases):
-            row = summary.row(case, name)
-            height = value(row) if row else None
-            if height is not None:
-                axes.bar(place + (index + 0.5) * width - 0.4, height, width, color=colours[name])
-        axes.bar(0, 0, color=colours[name], label=name)  # an entry of the legend
-    axes.set_xticks(range(len(cases)), cases, rotation=30, ha="right", fontsize=8)
-    axes.grid(axis="y", alpha=0.3)
+def _dots(axes: Axes, summary: Summary, cases: Sequence[str], value: Value, label: str) -> None:
+    """Draw a line of dots for each case, one for each allocator."""
+    for name, style in _styles(summary.subjects()).items():
+        points = [
+            (width, -place)
+            for place, case in enumerate(cases)
+            if (row := summary.row(case, name)) and (width := value(row)) is not None
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), linestyle="", label=name, **style)
+    axes.set_yticks([-place for place in range(len(cases))], cases, fontsize=8)
+    axes.set_xlabel(label)
+    axes.axvline(1, color=_LIMIT_COLOUR, linewidth=0.8)
+    axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
 
 
-def _figure(title: str, label: str, width: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
-    axes.set_ylabel(label)
-    return figure, axes
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=7)
+
+
+def _dot_figure(title: str, height: float, panels: int) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(5 + 3 * panels, height), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    return figure, list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
 
 
 def _patterns(summary: Summary) -> Figure | None:
-    cases = [
-        case
-        for case in summary.cases()
-        if case.startswith(("fill", "fri", "calloc", "realloc", "shifting", "replacing", "msm"))
-    ]
+    wanted = ("fill", "fri", "calloc", "realloc", "shifting", "replacing", "msm", "rows", "handoff")
+    cases = [case for case in summary.cases() if case.startswith(wanted)]
     if not cases:
         return None
-    figure, axes = _figure("Patterns: a steady round", "time / limit", 3 + 0.7 * len(cases))
-    _bars(axes, summary, cases, lambda row: row.to_limit)
-    axes.set_yscale("log")
-    axes.axhline(1, color=_LIMIT_COLOUR, linewidth=1)
-    axes.legend(fontsize=7, ncols=2)
+    figure, (axes,) = _dot_figure("Patterns, a steady round", 1.5 + 0.3 * len(cases), 1)
+    _dots(axes, summary, cases, lambda row: row.to_limit, "time / limit")
+    axes.set_xscale("log")
+    _legend(figure, axes)
     return figure
 
 
@@ -82,46 +102,40 @@ def _traces(summary: Summary) -> Figure | None:
     cases = [case for case in summary.cases() if case.startswith("trace-")]
     if not cases:
         return None
-    figure = Figure(figsize=(4 + 1.5 * len(cases), 7.5), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    above.set_title("Recorded provers, replayed", fontsize=10)
-    above.set_ylabel("steady round, ms")
-    above.set_yscale("log")
-    _bars(above, summary, cases, lambda row: row.steady_ns / 1e6)
-    above.legend(fontsize=7, ncols=3)
-    below.set_ylabel("peak RSS / peak of live bytes")
-    _bars(below, summary, cases, lambda row: row.peak_rss / row.live_peak)
-    below.axhline(1, color=_LIMIT_COLOUR, linewidth=1)
+    figure, (left, right) = _dot_figure("Recorded provers, replayed", 2 + 0.4 * len(cases), 2)
+    _dots(left, summary, cases, lambda row: row.to_limit, "steady round: time / limit")
+    left.set_xscale("log")
+    memory: Value = lambda row: None if row.subject == LIMIT else row.peak_rss / row.live_peak  # noqa: E731
+    _dots(right, summary, cases, memory, "peak RSS / peak of live bytes")
+    _legend(figure, left)
     return figure
 
 
-def _lines(
-    summary: Summary, pattern: str, title: str, label: str, value: Callable[[Row], float | None]
-) -> Figure | None:
+def _lines(summary: Summary, pattern: str, title: str, unit: str, value: Value) -> Figure | None:
     """Draw a line for each allocator over the number that `pattern` finds in the case."""
     places = {
         case: int(found[1]) for case in summary.cases() if (found := re.fullmatch(pattern, case))
     }
     if len(places) < 2:
         return None
-    figure, axes = _figure(title, label, 7)
-    colours = _colours(summary.subjects())
-    for name in summary.subjects():
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=11)
+    axes.set_ylabel(unit)
+    for name, style in _styles(summary.subjects()).items():
         points = [
             (place, height)
             for case, place in places.items()
             if (row := summary.row(case, name)) and (height := value(row)) is not None
         ]
         if points:
-            style = "--" if name == LIMIT else "-"
-            thick = 2.5 if is_own(name) else 1.2
-            axes.plot(*zip(*points, strict=True), style, lw=thick, c=colours[name], label=name)
+            line = "--" if name == LIMIT else "-"
+            axes.plot(*zip(*points, strict=True), linestyle=line, label=name, **style)
     axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
     axes.set_xticks(sorted(places.values()), [str(n) for n in sorted(places.values())])
-    axes.minorticks_off()
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
+    axes.grid(alpha=0.3, which="both")
+    _legend(figure, axes)
     return figure
 
 
@@ -136,13 +150,19 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         Where the files go: ``patterns``, ``traces``, ``rows`` and ``contention``, each as
         ``.png`` and ``.svg``. A plot without cases is left out.
     """
-    rate: Callable[[Row], float | None] = lambda row: row.gigabytes_per_second  # noqa: E731
+    rate: Value = lambda row: row.gigabytes_per_second  # noqa: E731
     figures = {
         "patterns": _patterns(summary),
         "traces": _traces(summary),
-        "rows": _lines(summary, r"rows-(\d+)", "Row pass over columns of 4 MiB", "GB/s", rate),
+        "rows": _lines(
+            summary, r"rows-(\d+)", "Row pass over columns of 4 MiB, by columns", "GB/s", rate
+        ),
         "contention": _lines(
-            summary, r"contend-touch-t(\d+)", "64 MiB a thread, every page", "GB/s", rate
+            summary,
+            r"contend-touch-t(\d+)",
+            "64 MiB a thread, every page visited, by threads",
+            "GB/s",
+            rate,
         ),
     }
     written = []

@@ -43,7 +43,7 @@ static const char usage[] =
     "Runs one allocation pattern and prints its measurements as JSON.\n"
     "  --limit        on resident memory, without an allocator\n"
     "  --rounds N     at most N rounds (default: the pattern's own)\n"
-    "  --budget-ms N  stop once N ms were measured,\n"
+    "  --budget-ms N  stop once N ms were measured after the first round,\n"
     "  --min-rounds N but not before N rounds (default: 5)\n"
     "  --threads N    for patterns that take any number of threads, and for\n"
     "                 replay: 1, or as many as recorded (the default)\n"
@@ -179,7 +179,7 @@ static unsigned run_rounds(struct run *run, struct sample *samples)
         s->wall_ns = now(CLOCK_MONOTONIC) - wall_before;
         s->cpu_ns = now(CLOCK_PROCESS_CPUTIME_ID) - cpu_before;
         s->faults = faults() - faults_before;
-        spent += s->wall_ns;
+        spent += n == 0 ? 0 : s->wall_ns; /* the cold round is extra */
         n++;
     }
     return n;
