@@ -206,7 +206,7 @@ def _write(
     folder: Path, plan: runner.Plan, results: _Results, missing: dict[str, str], began: float
 ) -> None:
     """Write all that `--out` promises."""
-    from benches import plots  # here, since matplotlib takes a second to load
+    from benches import plots  # noqa: PLC0415 - matplotlib takes a second to load
 
     folder.mkdir(parents=True, exist_ok=True)
     session: dict[str, Any] = {

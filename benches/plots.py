@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,7 +21,7 @@ from benches.summary import Row, Summary, is_own
 
 __all__ = ["draw"]
 
-matplotlib.rcParams["svg.hashsalt"] = "benches"  # the same figures give the same file
+mpl.rcParams["svg.hashsalt"] = "benches"  # the same figures give the same file
 
 _OWN_COLOUR = "#c8102e"
 _LIMIT_COLOUR = "#222222"
@@ -36,7 +36,7 @@ def _family(subject: str) -> str:
 
 def _styles(subjects: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return each subject's marker and colours."""
-    palette = matplotlib.colormaps["tab10"]
+    palette = mpl.colormaps["tab10"]
     families = list(dict.fromkeys(_family(name) for name in subjects if name != LIMIT))
     styles: dict[str, dict[str, Any]] = {}
     for name in subjects:

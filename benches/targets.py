@@ -39,16 +39,38 @@ class Verdict:
     aim: bool | None = None
 
 
+class _Measured:
+    """One case, seen from the library's side."""
+
+    def __init__(self, summary: Summary, case: str, own: Row) -> None:
+        self.summary = summary
+        self.case = case
+        self.own = own
+        self.peers = _peers(summary, case)
+        #: The fastest peer, and how many times as long as that one the library takes.
+        self.best = _fastest(summary, case)
+        self.ratio = self.against(self.best)
+
+    def against(self, other: str | None) -> float | None:
+        return self.summary.ratio(self.case, OWN, other) if other else None
+
+    @property
+    def glibc(self) -> Row | None:
+        return self.summary.row(self.case, "glibc")
+
+
+#: A figure in words and whether it is within the two bounds; None if it cannot be formed.
+_Judged = tuple[str, bool, bool | None] | None
+
+
 @dataclass(frozen=True)
 class Target:
     """A promise: its name, the cases it speaks of, and how to judge one of them."""
 
     name: str
     cases: tuple[str, ...]
-    judge: Callable[[Summary, str, Row], tuple[str, bool, bool | None] | None]
+    judge: Callable[[_Measured], _Judged]
 
-
-_Judged = tuple[str, bool, bool | None] | None
 
 #: Fewer faults a round than this are none: one stray fault in many rounds.
 _NO_FAULTS = 0.5
@@ -63,120 +85,105 @@ def _fastest(summary: Summary, case: str) -> str | None:
     return best.subject if best else None
 
 
-def _against(summary: Summary, case: str, other: str | None) -> float | None:
-    return summary.ratio(case, OWN, other) if other else None
-
-
-def _fill(summary: Summary, case: str, own: Row) -> _Judged:
-    best = _fastest(summary, case)
-    ratio = _against(summary, case, best)
-    if ratio is None or own.to_limit is None:
+def _fill(m: _Measured) -> _Judged:
+    if m.ratio is None or m.own.to_limit is None:
         return None
-    of_limit = 1 / own.to_limit
-    figure = f"{of_limit:.2f} of the limit, {ratio:.2f}x {best}"
-    return figure, of_limit >= 0.95 and ratio <= 1.03, of_limit >= 0.98
+    of_limit = 1 / m.own.to_limit
+    figure = f"{of_limit:.2f} of the limit, {m.ratio:.2f}x {m.best}"
+    return figure, of_limit >= 0.95 and m.ratio <= 1.03, of_limit >= 0.98
 
 
-def _sparse(summary: Summary, case: str, own: Row) -> _Judged:
-    dense = next((c for c in summary.cases() if fnmatch.fnmatch(c, "msm-100-*")), None)
-    other = _fastest(summary, dense) if dense else None
-    ratio = _against(summary, case, other)
+def _sparse(m: _Measured) -> _Judged:
+    """Compare with the peer that is best on dense memory: others are fast here only."""
+    cases = m.summary.cases()
+    dense = next((case for case in cases if fnmatch.fnmatch(case, "msm-100-*")), None)
+    other = _fastest(m.summary, dense) if dense else None
+    ratio = m.against(other)
     if ratio is None:
         return None
     gain = 1 / ratio
-    aim = gain >= 5 if case == "burst" or case.endswith("-repeat") else None
+    aim = gain >= 5 if m.case == "burst" or m.case.endswith("-repeat") else None
     return f"{gain:.1f}x as fast as {other}, best at 100 %", gain >= 2, aim
 
 
-def _no_slower(must: float, aim: float | None) -> Callable[[Summary, str, Row], _Judged]:
-    def judge(summary: Summary, case: str, own: Row) -> _Judged:
-        best = _fastest(summary, case)
-        ratio = _against(summary, case, best)
-        if ratio is None:
+def _no_slower(must: float, aim: float | None) -> Callable[[_Measured], _Judged]:
+    def judge(m: _Measured) -> _Judged:
+        if m.ratio is None:
             return None
-        return f"{ratio:.2f}x {best}", ratio <= must, ratio <= aim if aim else None
+        return f"{m.ratio:.2f}x {m.best}", m.ratio <= must, m.ratio <= aim if aim else None
 
     return judge
 
 
-def _calloc_fill(summary: Summary, case: str, own: Row) -> _Judged:
-    best = _fastest(summary, case)
-    ratio = _against(summary, case, best)
-    if ratio is None or own.to_limit is None:
+def _calloc_fill(m: _Measured) -> _Judged:
+    if m.ratio is None or m.own.to_limit is None:
         return None
-    figure = f"{ratio:.2f}x {best}, {own.to_limit:.2f}x the limit"
-    return figure, ratio <= 1.0, own.to_limit <= 1.3
+    figure = f"{m.ratio:.2f}x {m.best}, {m.own.to_limit:.2f}x the limit"
+    return figure, m.ratio <= 1.0, m.own.to_limit <= 1.3
 
 
-def _realloc(summary: Summary, case: str, own: Row) -> _Judged:
-    ratio = _against(summary, case, "glibc-tuned")
-    if ratio is None or own.to_limit is None:
+def _realloc(m: _Measured) -> _Judged:
+    ratio = m.against("glibc-tuned")
+    if ratio is None or m.own.to_limit is None:
         return None
-    figure = f"{ratio:.2f}x glibc-tuned, {own.to_limit:.2f}x the limit"
-    return figure, ratio <= 1.0, own.to_limit <= 1.2
+    figure = f"{ratio:.2f}x glibc-tuned, {m.own.to_limit:.2f}x the limit"
+    return figure, ratio <= 1.0, m.own.to_limit <= 1.2
 
 
-def _at_own_peak(summary: Summary, case: str, own: Row) -> _Judged:
-    share = (own.peak_rss - own.base_rss) / own.live_peak
-    figure = f"{own.faults:.1f} faults at {share:.3f}x the live peak"
-    return figure, own.faults < _NO_FAULTS and share <= 1.05, None
+def _at_own_peak(m: _Measured) -> _Judged:
+    share = (m.own.peak_rss - m.own.base_rss) / m.own.live_peak
+    figure = f"{m.own.faults:.1f} faults at {share:.3f}x the live peak"
+    return figure, m.own.faults < _NO_FAULTS and share <= 1.05, None
 
 
-def _rows(summary: Summary, case: str, own: Row) -> _Judged:
-    best = _fastest(summary, case)
-    ratio = _against(summary, case, best)
+def _rows(m: _Measured) -> _Judged:
     aligned = [
         value
-        for row in _peers(summary, case)
+        for row in m.peers
         if row.subject.startswith(("mimalloc", "tcmalloc"))
-        and (value := summary.ratio(case, row.subject, OWN)) is not None
+        and (value := m.summary.ratio(m.case, row.subject, OWN)) is not None
     ]
-    if ratio is None or own.to_limit is None or not aligned:
+    if m.ratio is None or m.own.to_limit is None or not aligned:
         return None
-    gain, least, of_limit = 1 / ratio, min(aligned), 1 / own.to_limit
-    figure = f"{gain:.2f}x {best}, {least:.1f}x mimalloc/tcmalloc, {of_limit:.2f} of the limit"
+    gain, least, of_limit = 1 / m.ratio, min(aligned), 1 / m.own.to_limit
+    figure = f"{gain:.2f}x {m.best}, {least:.1f}x mimalloc/tcmalloc, {of_limit:.2f} of the limit"
     return figure, gain >= 1.25 and least >= 3, of_limit >= 0.95
 
 
-def _trace(summary: Summary, case: str, own: Row) -> _Judged:
-    best = _fastest(summary, case)
-    ratio = _against(summary, case, best)
-    if ratio is None:
+def _trace(m: _Measured) -> _Judged:
+    if m.ratio is None:
         return None
-    none = own.faults < _NO_FAULTS
-    figure = f"{own.faults:.1f} faults, {ratio:.2f}x {best}"
-    return figure, none and ratio <= 1.03, none and ratio <= 1.0
+    none = m.own.faults < _NO_FAULTS
+    figure = f"{m.own.faults:.1f} faults, {m.ratio:.2f}x {m.best}"
+    return figure, none and m.ratio <= 1.03, none and m.ratio <= 1.0
 
 
-def _cold(summary: Summary, case: str, own: Row) -> _Judged:
-    best = min(_peers(summary, case), key=lambda row: row.cold_faults, default=None)
+def _cold(m: _Measured) -> _Judged:
+    best = min(m.peers, key=lambda row: row.cold_faults, default=None)
     if best is None or not best.cold_faults:
         return None
-    ratio = own.cold_faults / best.cold_faults
-    figure = f"{own.cold_faults:,.0f} faults, {ratio:.2f}x {best.subject}"
+    ratio = m.own.cold_faults / best.cold_faults
+    figure = f"{m.own.cold_faults:,.0f} faults, {ratio:.2f}x {best.subject}"
     return figure, ratio <= 1.1, ratio <= 1.0
 
 
-def _memory(summary: Summary, case: str, own: Row) -> _Judged:
-    glibc = summary.row(case, "glibc")
-    if glibc is None:
+def _memory(m: _Measured) -> _Judged:
+    if m.glibc is None:
         return None
-    ratio = own.peak_rss / glibc.peak_rss
+    ratio = m.own.peak_rss / m.glibc.peak_rss
     return f"{ratio:.3f}x glibc", ratio <= 1.05, ratio <= 1.01
 
 
-def _pass_through(summary: Summary, case: str, own: Row) -> _Judged:
-    glibc = summary.row(case, "glibc")
-    if glibc is None or own.per_operation_ns is None or glibc.per_operation_ns is None:
+def _pass_through(m: _Measured) -> _Judged:
+    own, glibc = m.own.per_operation_ns, m.glibc.per_operation_ns if m.glibc else None
+    if own is None or glibc is None:
         return None
-    extra = own.per_operation_ns - glibc.per_operation_ns
-    return f"{extra:+.1f} ns over glibc", extra <= 2, None
+    return f"{own - glibc:+.1f} ns over glibc", own - glibc <= 2, None
 
 
-def _hit(summary: Summary, case: str, own: Row) -> _Judged:
-    if own.per_operation_ns is None:
-        return None
-    return f"{own.per_operation_ns:.1f} ns", own.per_operation_ns <= 40, None
+def _hit(m: _Measured) -> _Judged:
+    own = m.own.per_operation_ns
+    return None if own is None else (f"{own:.1f} ns", own <= 40, None)
 
 
 _BELOW_THRESHOLD = ("pair-60Ki", "pair-8Ki", "pair-1Ki", "pair-64", "small-mixed")
@@ -204,7 +211,7 @@ def _judge_one(summary: Summary, target: Target) -> Iterator[Verdict]:
         if not any(fnmatch.fnmatch(case, pattern) for pattern in target.cases):
             continue
         own = summary.row(case, OWN)
-        judged = target.judge(summary, case, own) if own else None
+        judged = target.judge(_Measured(summary, case, own)) if own else None
         if judged is not None:
             yield Verdict(target.name, case, *judged)
 
