@@ -78,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="shorter runs, fewer repetitions and allocators")
     add("--repetitions", type=_positive, metavar="N", help="runs of each pair (5; quick: 2)")
     add("--budget-ms", type=_positive, metavar="N", help="measured time a run (500; quick: 60)")
-    add("--syscalls", action="store_true", help="count system calls too, in runs under strace")
+    add(
+        "--syscalls",
+        action=argparse.BooleanOptionalAction,
+        help="count system calls, in further runs under strace (default: unless --quick)",
+    )
     add("--out", type=Path, metavar="FOLDER", help="write results.csv, results.json and plots")
     add("--build", type=Path, default=_default_build(), metavar="FOLDER", help=argparse.SUPPRESS)
     return parser
@@ -249,8 +253,12 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         if not options.preload.is_file():
             raise _UsageError(f"--preload: there is no file {options.preload}")
         allocators.with_preload(options.preload.resolve())
-    if options.syscalls and not shutil.which("strace"):
-        raise _UsageError("--syscalls needs strace; install it, or leave the option out")
+    count_syscalls = not options.quick if options.syscalls is None else options.syscalls
+    if count_syscalls and not shutil.which("strace"):
+        if options.syscalls:
+            raise _UsageError("--syscalls needs strace; install it, or leave the option out")
+        console.print("missing: strace: system calls are not counted", style="yellow")
+        count_syscalls = False
     began = time.time()
     program = build.build_c(options.build)
     known = cases.all_cases(
@@ -276,13 +284,16 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         repetitions=options.repetitions or (2 if options.quick else 5),
         budget_ms=options.budget_ms or (60 if options.quick else 500),
         min_rounds=4 if options.quick else 7,
-        count_syscalls=options.syscalls,
+        count_syscalls=count_syscalls,
     )
     results = _execute(plan, console)
     console.print(tables.LEGEND, soft_wrap=True)
     verdicts = _verdicts(results.summary(plan))
-    if verdicts and not options.quick:
+    if options.only:  # then it is no news that the rest was not measured
+        verdicts = [verdict for verdict in verdicts if verdict.case]
+    if verdicts:
         console.print(tables.verdict_table(verdicts))
+        console.print()
     for name, reason in missing.items():
         console.print(f"missing: {name}: {reason}", style="yellow", soft_wrap=True)
     for failure in results.failures:

@@ -26,7 +26,7 @@ __all__ = ["LIMIT", "Failure", "Plan", "Run", "Syscalls", "run_plan"]
 LIMIT = "limit"
 
 #: Rounds of the two traced runs whose difference gives the system calls of a round.
-_TRACED_ROUNDS = 4, 12
+_TRACED_ROUNDS = 3, 6
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ _HEADINGS = ["", "time", "±", "/limit", "/peer", "faults", "cold", "sysc", "MiB
 LEGEND = """\
 time: of a steady round, or of one operation; ±: slowest less fastest run; /limit,
 /peer: ratio to the limit and to the fastest peer; faults: page faults of a steady
-round; cold: of the first; sysc: system calls of a steady round (--syscalls); MiB:
-peak RSS; *: other processes had the CPUs during many rounds."""
+round; cold: of the first; sysc: system calls of a steady round; MiB: peak RSS;
+*: other processes had the CPUs during many rounds."""
 
 
 def case_title(rows: Sequence[Row], what: str) -> str:
@@ -229,4 +229,16 @@ def write_json(
         "summary": [dataclasses.asdict(row) for row in summary.rows],
         "runs": [dataclasses.asdict(run) for run in runs],
     }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(_json_lines(document))
+
+
+def _json_lines(document: dict[str, Any]) -> str:
+    """Return a JSON object with a line for each element of its lists."""
+    parts = []
+    for key, value in document.items():
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value)
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
