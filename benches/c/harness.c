@@ -16,7 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HUGE_PAGE      (2 * MIB)
 #define MAX_ROUNDS     100000
 #define MIN_ROUNDS     5 /* by default */
 #define DEFAULT_RANDOM UINT64_C(0x9E3779B97F4A7C15)

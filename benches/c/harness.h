@@ -37,6 +37,8 @@
  * there is, so that the work does not depend on the machine. */
 #define PAGE ((size_t)4096)
 
+#define HUGE_PAGE (2 * MIB)
+
 #define MAX_LANES 256
 
 struct run;

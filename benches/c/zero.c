@@ -77,7 +77,7 @@ static void msm(struct lane *lane)
     for (unsigned w = 0; w < WINDOWS; w++) {
         for (unsigned i = 0; i < places->count; i++) {
             size_t page = places->page[w][i];
-            size_t at = page * PAGE + page % BUCKETS * BUCKET;
+            size_t at = page * PAGE + page_line(page) % BUCKETS * BUCKET;
             uint64_t *bucket = (uint64_t *)(void *)(window[w] + at);
 
             lane->corruptions += check && bucket[0] != 0;
