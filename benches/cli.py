@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import shutil
@@ -22,6 +23,7 @@ __all__ = ["main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 QUICK_ALLOCATORS = "zknalloc,glibc,glibc-tuned,jemalloc-tuned,mimalloc3,tcmalloc"
 
@@ -38,7 +40,8 @@ examples:
   python -m benches --quick --only msm --allocators \\
       zknalloc,zknalloc+ZK_NALLOC_THP=0
 
-exit status: 0 all was measured; 1 a benchmark or a build failed; 2 bad usage.
+exit status: 0 all was measured; 1 a benchmark or a build failed; 2 bad usage;
+130 interrupted (what was measured until then is written all the same).
 """
 
 
@@ -144,6 +147,7 @@ class _Results:
         self.runs: list[runner.Run] = []
         self.syscalls: list[runner.Syscalls] = []
         self.failures: list[runner.Failure] = []
+        self.interrupted = False
 
     def add(self, result: runner.Run | runner.Syscalls | runner.Failure) -> None:
         if isinstance(result, runner.Run):
@@ -187,13 +191,16 @@ def _execute(plan: runner.Plan, console: Console) -> _Results:
                 console.print(tables.case_table(rows))
                 console.print()
 
-        for result in runner.run_plan(plan):
-            if result.case != current:
-                show(current)
-                current = result.case
-            results.add(result)
-            progress.update(task, advance=1, description=f"{result.case} {result.subject}")
-            progress.refresh()
+        try:
+            for result in runner.run_plan(plan):
+                if result.case != current:
+                    show(current)
+                    current = result.case
+                results.add(result)
+                progress.update(task, advance=1, description=f"{result.case} {result.subject}")
+                progress.refresh()
+        except KeyboardInterrupt:  # what there is may have taken an hour
+            results.interrupted = True
         show(current)
     return results
 
@@ -229,6 +236,7 @@ def _write(
             for found in plan.allocators
         },
         "missing": missing,
+        "interrupted": results.interrupted,
     }
     figures = results.summary(plan)
     verdicts = _verdicts(figures)
@@ -305,6 +313,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     if options.out:
         _write(options.out, plan, results, missing, began)
         console.print(f"written to {options.out}", soft_wrap=True)
+    if results.interrupted:
+        console.print("interrupted: what is above was measured, the rest was not", style="red")
+        return EXIT_INTERRUPTED
     return EXIT_FAILED if results.failures else 0
 
 
@@ -322,6 +333,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a table is out when its case is done
     console = Console(highlight=False)
     try:
         return _run(options, console)

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -202,3 +203,28 @@ def test_list_names_everything(command: Command) -> None:
     assert done.returncode == 0
     for name in ("fill-8M", "trace-ezkl-mt", *REGISTRY):
         assert f"  {name} " in done.stdout
+
+
+def test_an_interrupted_session_keeps_what_it_has(build_folder: Path, tmp_path: Path) -> None:
+    """As Ctrl-C does it: the signal goes to the command and to the benchmark alike."""
+    arguments = ["--only", "pair-64,rows", "--allocators", "glibc", "--budget-ms", "100000"]
+    arguments += ["--no-syscalls", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benches", "--build", str(build_folder), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    while not (line := process.stdout.readline()).startswith("rows-32"):
+        assert line, "the first case was never shown"
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in rest
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["interrupted"] is True
+    measured = {run["case"] for run in document["runs"]}
+    assert "rows-32" in measured
+    assert "pair-64" not in measured
