@@ -235,6 +235,18 @@ _ALL = (
         get=_DEBIAN + "libmimalloc2.0",
     ),
     Allocator(
+        "mimalloc2-tuned-arena",
+        "mimalloc 2, keeps all, in one reserved arena",
+        "mimalloc2",
+        {
+            "MIMALLOC_RESERVE_OS_MEMORY": "8GiB",
+            "MIMALLOC_ALLOW_DECOMMIT": "0",
+            "MIMALLOC_PURGE_DELAY": "-1",
+        },
+        finder=_MIMALLOC2,
+        get=_DEBIAN + "libmimalloc2.0",
+    ),
+    Allocator(
         "mimalloc3",
         "mimalloc 3, defaults",
         "mimalloc3",
@@ -272,6 +284,12 @@ _ALL = (
     _rust("zk-nalloc", "zk-nalloc"),
     _rust("zk-alloc", "zk-alloc"),
     _rust("jemalloc", "tikv-jemallocator"),
+    replace(
+        _rust("jemalloc", "tikv-jemallocator"),
+        name="rust-jemalloc-tuned",
+        title="Rust, tikv-jemallocator, keeps all, huge pages",
+        env={"_RJEM_MALLOC_CONF": _JEMALLOC_KEEP},
+    ),
     _rust("mimalloc", "mimalloc"),
 )
 

@@ -49,7 +49,7 @@ def _styles(subjects: Sequence[str]) -> dict[str, dict[str, Any]]:
         marker = "D" if own else "s" if name.startswith("rust-") else "o"
         filled = own or "tuned" in name
         styles[name] = {
-            "marker": "^" if name == "glibc-tuned-4k" else marker,
+            "marker": "^" if "-tuned-" in name else marker,
             "color": colour,
             "markerfacecolor": colour if filled else "none",
             "markersize": 8 if own else 6,
