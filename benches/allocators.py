@@ -235,7 +235,7 @@ _ALL = (
         get=_DEBIAN + "libmimalloc2.0",
     ),
     Allocator(
-        "mimalloc2-tuned-arena",
+        "mimalloc2-arena",
         "mimalloc 2, keeps all, in one reserved arena",
         "mimalloc2",
         {

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Draws a session's figures, as PNG and SVG.
 
-A colour stands for a library; a hollow mark is its defaults, a filled one its best settings.
+A colour stands for a library; a hollow mark is its defaults, a filled one its best settings,
+and a triangle a second choice of settings. Squares are Rust crates.
 """
 
 from __future__ import annotations
@@ -36,25 +37,29 @@ def _family(subject: str) -> str:
 
 def _styles(subjects: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return each subject's marker and colours."""
-    palette = mpl.colormaps["tab10"]
+    palette = [mpl.colormaps["tab10"](index) for index in range(10) if index != 3]  # no red
     families = list(dict.fromkeys(_family(name) for name in subjects if name != LIMIT))
     styles: dict[str, dict[str, Any]] = {}
+    tuned_families: set[str] = set()
     for name in subjects:
         if name == LIMIT:
             styles[name] = {"marker": "|", "color": _LIMIT_COLOUR, "markersize": 11}
             continue
         own = is_own(name)
+        tuned = bool(REGISTRY[name.partition("+")[0]].env)
+        second = tuned and _family(name) in tuned_families
         family = families.index(_family(name))
-        colour = _OWN_COLOUR if own else palette(family % 10)
+        colour = _OWN_COLOUR if own else palette[family % len(palette)]
         marker = "D" if own else "s" if name.startswith("rust-") else "o"
-        filled = own or "tuned" in name
         styles[name] = {
-            "marker": "^" if "-tuned-" in name else marker,
+            "marker": "^" if second else marker,
             "color": colour,
-            "markerfacecolor": colour if filled else "none",
+            "markerfacecolor": colour if own or tuned else "none",
             "markersize": 8 if own else 6,
             "zorder": 3 if own else 2,
         }
+        if tuned:
+            tuned_families.add(_family(name))
     return styles
 
 
@@ -80,7 +85,11 @@ def _legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside right upper", fontsize=7)
 
 
-def _dot_figure(title: str, height: float, panels: int) -> tuple[Figure, Sequence[Axes]]:
+def _dot_figure(
+    title: str, summary: Summary, cases: Sequence[str], panels: int
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return axes side by side, high enough for the cases and for the legend."""
+    height = max(1.5 + 0.35 * len(cases), 1 + 0.2 * len(summary.subjects()))
     figure = Figure(figsize=(5 + 3 * panels, height), layout="constrained")
     figure.suptitle(title, fontsize=11)
     return figure, list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
@@ -91,7 +100,7 @@ def _patterns(summary: Summary) -> Figure | None:
     cases = [case for case in summary.cases() if case.startswith(wanted)]
     if not cases:
         return None
-    figure, (axes,) = _dot_figure("Patterns, a steady round", 1.5 + 0.3 * len(cases), 1)
+    figure, (axes,) = _dot_figure("Patterns, a steady round", summary, cases, 1)
     _dots(axes, summary, cases, lambda row: row.to_limit, "time / limit")
     axes.set_xscale("log")
     _legend(figure, axes)
@@ -102,7 +111,7 @@ def _traces(summary: Summary) -> Figure | None:
     cases = [case for case in summary.cases() if case.startswith("trace-")]
     if not cases:
         return None
-    figure, (left, right) = _dot_figure("Recorded provers, replayed", 2 + 0.4 * len(cases), 2)
+    figure, (left, right) = _dot_figure("Recorded provers, replayed", summary, cases, 2)
     _dots(left, summary, cases, lambda row: row.to_limit, "steady round: time / limit")
     left.set_xscale("log")
     memory: Value = lambda row: None if row.subject == LIMIT else row.peak_rss / row.live_peak  # noqa: E731
