@@ -116,6 +116,7 @@ def _traces(summary: Summary) -> Figure | None:
     left.set_xscale("log")
     memory: Value = lambda row: None if row.subject == LIMIT else row.peak_rss / row.live_peak  # noqa: E731
     _dots(right, summary, cases, memory, "peak RSS / peak of live bytes")
+    right.set_xscale("log")
     _legend(figure, left)
     return figure
 
