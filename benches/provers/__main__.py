@@ -45,7 +45,7 @@ class Session:
         """Record and show why a row will not be there."""
         kind[name] = str(error)
         label = "missing" if kind is self.missing else "failed"
-        self.console.print(f"{label}: {name}: {error}", markup=False, highlight=False)
+        self.console.print(f"{label}: {name}: {error}", markup=False, soft_wrap=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -135,7 +135,7 @@ def measure(
     session.console.print(report.table(rows, runs[0].what))
     if prover.name in session.profiles:
         screen = session.profiles[prover.name]["screen"]
-        session.console.print(screen, markup=False, highlight=False)
+        session.console.print(screen, markup=False, soft_wrap=True)
 
 
 def ask_zkprof(
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.error(str(error))  # exits with 2
     session = Session(console)
     settings = available(session, wanted, args.cache)
-    for prover in provers:
+    for prover in provers if settings else []:
         measure(session, prover, settings, args)
     if args.json:
         document = report.document(

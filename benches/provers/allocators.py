@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,8 @@ def preload(path: Path | None) -> Find:
             if not path.is_file():
                 raise Missing(f"no such file: {path}")
             return str(path.resolve())
-        command = shutil.which("zk-nalloc")
+        beside = Path(sys.executable).with_name("zk-nalloc")
+        command = str(beside) if beside.exists() else shutil.which("zk-nalloc")
         if command is None:
             raise Missing("zk-nalloc is not installed: pip install . or give --preload PATH")
         asked = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .tools import HERE, Npm, Pip, Tool
+from .tools import HERE, Cargo, Npm, Pip, Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,24 @@ PROVERS = {
             proofs=4,
             in_child=True,
             note="own reference string; verified by a bb with that string's G2 point",
+        ),
+        Prover(
+            name="plonky2",
+            title="plonky2 1.1.0 (repeated squaring, Rust)",
+            tool=Cargo("rust", "prove-plonky2"),
+            script=None,
+            unit="k, 2^k rows",
+            sizes={"quick": 12, "default": 15, "large": 17},
+            proofs=4,
+        ),
+        Prover(
+            name="plonky3",
+            title="Plonky3 0.8.0 (Keccak-f AIR over BabyBear, Rust)",
+            tool=Cargo("rust", "prove-plonky3"),
+            script=None,
+            unit="k, 2^k rows",
+            sizes={"quick": 13, "default": 15, "large": 17},
+            proofs=5,
         ),
     )
 }
