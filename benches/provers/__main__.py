@@ -174,7 +174,9 @@ def show_list(console: Console) -> None:
     """Name every prover with its sizes, and every allocator."""
     for prover in PROVERS.values():
         sizes = ", ".join(f"{name} {size:,}" for name, size in prover.sizes.items())
-        console.print(f"[bold]{prover.name}[/]  {escape(prover.title)}\n    {sizes} ({prover.unit})")
+        console.print(
+            f"[bold]{prover.name}[/]  {escape(prover.title)}\n    {sizes} ({prover.unit})"
+        )
     console.print()
     for allocator in allocators().values():
         console.print(f"[bold]{allocator.name}[/]  {escape(allocator.title)}")

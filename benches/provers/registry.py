@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .tools import HERE, Cargo, Npm, Pip, Tool
+from .tools import HERE, Cargo, Go, Npm, Pip, Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,28 @@ PROVERS = {
             unit="k, 2^k rows",
             sizes={"quick": 13, "default": 15, "large": 17},
             proofs=5,
+        ),
+        Prover(
+            name="snarkjs",
+            title="snarkjs 0.7.6 (Groth16 in WebAssembly)",
+            tool=Npm(("snarkjs@0.7.6", "circom2@0.2.23")),
+            script="snarkjs.mjs",
+            unit="multiplications",
+            sizes={"quick": 500, "default": 4000, "large": 30_000},
+            proofs=4,
+            preload_helps=False,
+            note="negative control: WebAssembly memory never comes from malloc",
+        ),
+        Prover(
+            name="gnark",
+            title="gnark 0.14.0 (Groth16, Go)",
+            tool=Go("go"),
+            script=None,
+            unit="multiplications",
+            sizes={"quick": 10_000, "default": 100_000, "large": 300_000},
+            proofs=4,
+            preload_helps=False,
+            note="negative control: the Go runtime never calls malloc",
         ),
     )
 }

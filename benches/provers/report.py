@@ -9,7 +9,7 @@ process, not to a proof: the median over runs of its last VmHWM.
 from __future__ import annotations
 
 import csv
-import datetime
+import datetime as dt
 import os
 import platform
 from collections.abc import Iterable, Sequence
@@ -131,7 +131,7 @@ def machine() -> dict[str, Any]:
     ]
     thp = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "kernel": platform.release(),
         "libc": " ".join(platform.libc_ver()),
         "cpu": models[0] if models else platform.machine(),

@@ -48,8 +48,8 @@ class Proof:
     @classmethod
     def parse(cls, line: dict[str, Any]) -> Proof:
         """Read one line of the protocol."""
-        fields = {name: line.get(name) for name in cls.__slots__ if name != "number"}
-        return cls(number=line["proof"], **fields)
+        fields: dict[str, Any] = {name: line.get(name) for name in cls.__slots__}
+        return cls(**{**fields, "number": line["proof"]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,8 @@ class Workload:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             errors = threading.Thread(target=chatter.extend, args=(process.stderr,))
             errors.start()
             for text in process.stdout:

@@ -86,7 +86,7 @@ def execute(*command: str, cwd: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file beside `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.lock", "w") as lock:
+    with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Command = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[2]
+READY = 'print(\'{"ready": 1, "setup_s": 0, "what": ""}\')'
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +96,9 @@ def test_a_dump_of_several_processes_is_that_of_the_prover(tmp_path: Path) -> No
 
     assert read_dump(tmp_path / "absent") is None
     dump = tmp_path / "stats"
-    dump.write_text('{"hits": 1, "misses": 1}\n{"hits": 70, "misses": 3}\n{"hits": 0, "misses": 0}\n')
+    dump.write_text(
+        '{"hits": 1, "misses": 1}\n{"hits": 70, "misses": 3}\n{"hits": 0, "misses": 0}\n'
+    )
     assert read_dump(dump) == {"hits": 70, "misses": 3}
 
 
@@ -112,11 +115,10 @@ def test_chatter_is_not_the_protocol() -> None:
     ("body", "message"),
     [
         ("sys.exit('the circuit is broken')", "the circuit is broken"),
-        ("print('{\"ready\": 1, \"setup_s\": 0, \"what\": \"\"}')", "0 proofs of 2"),
+        (READY, "0 proofs of 2"),
         (
-            "print('{\"ready\": 1, \"setup_s\": 0, \"what\": \"\"}')\n"
-            "for i in range(2):\n"
-            "    print('{\"proof\": %d, \"wall_s\": 1, \"verified\": false}' % i)",
+            READY
+            + '; [print(\'{"proof": %d, "wall_s": 1, "verified": false}\' % i) for i in (0, 1)]',
             r"proofs \[0, 1\] were refused",
         ),
     ],

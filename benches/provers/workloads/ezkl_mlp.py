@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
+# mypy: ignore-errors
 """ezkl (halo2 with KZG commitments): prove one inference of a small network.
 
 SIZE is halo2's k: the circuit has 2^k rows.  The network is a chain of square

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
+# mypy: ignore-errors
 """groth16py (arkworks): a circom chain of SIZE squarings, proved with Groth16.
 
 The prover is compute-bound (multi-scalar multiplication), so it is the control

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
+# mypy: ignore-errors
 """leanVM (py-lean-multisig): aggregate SIZE hash-based signatures in one STARK.
 
 The zkVM executes the verification of every signature and proves that it did;

@@ -73,9 +73,7 @@ def library_counters() -> dict[str, int] | None:
     return counters
 
 
-def prove_loop(
-    proofs: int, prove: Callable[[], T], verify: Callable[[T], bool], what: str
-) -> None:
+def prove_loop(proofs: int, prove: Callable[[], T], verify: Callable[[T], bool], what: str) -> None:
     """Prove and verify `proofs` times; the first failed verification ends it."""
     say(ready=os.getpid(), setup_s=time.monotonic() - _STARTED, what=what)
     for number in range(proofs):
