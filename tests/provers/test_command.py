@@ -155,3 +155,63 @@ def test_allocator_settings_of_the_caller_do_not_leak(
         in_child = PROVERS[prover].in_child
         assert ("MALLOC_TOP_PAD_" in environment) is not in_child
         assert ("MALLOC_TOP_PAD_" in environment.get("ZKN_BENCH_CHILD_ENV", "")) is in_child
+
+
+FAKE_WORKLOAD = """
+import json, os, sys
+proofs = int(sys.argv[sys.argv.index("--proofs") + 1])
+print(json.dumps({"ready": os.getpid(), "setup_s": 0, "what": "nothing"}), flush=True)
+for i in range(proofs):
+    print(json.dumps({"proof": i, "wall_s": 2.0, "user_s": 1.0, "sys_s": 1.0, "minor_faults": 5,
+                      "verified": True, "peak_rss_kib": 9}), flush=True)
+"""
+
+FAKE_ZKPROF = """#!{python}
+import json, sys
+pid, _, seconds, _, file = sys.argv[1:]
+json.dump({{"pid": int(pid), "seconds": float(seconds)}}, open(file, "w"))
+print("not allocation-bound")
+"""
+
+
+def test_zkprof_is_pointed_at_the_proving_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benches.provers import profile
+    from benches.provers.registry import PROVERS
+    from benches.provers.runner import Workload
+    from benches.provers.tools import Installed
+
+    script = tmp_path / "workload.py"
+    script.write_text(FAKE_WORKLOAD)
+    zkprof = tmp_path / "zkprof"
+    zkprof.write_text(FAKE_ZKPROF.format(python=sys.executable))
+    zkprof.chmod(0o755)
+    monkeypatch.setattr(profile, "command", lambda: str(zkprof))
+    installed = Installed((sys.executable, str(script)))
+    workload = Workload(PROVERS["groth16"], installed, 8, 1, tmp_path)
+    found = profile.profile(workload, {}, seconds=10.0, proof_s=2.0)
+    assert found["exit_code"] == 0
+    assert found["screen"] == "not allocation-bound\n"
+    assert found["report"]["seconds"] == 10.0
+    assert found["report"]["pid"] > 1
+
+
+def test_csv_has_one_line_for_each_proof(tmp_path: Path) -> None:
+    from benches.provers.registry import PROVERS
+    from benches.provers.report import write_csv
+    from benches.provers.runner import Workload
+    from benches.provers.tools import Installed
+
+    script = tmp_path / "workload.py"
+    script.write_text(FAKE_WORKLOAD)
+    installed = Installed((sys.executable, str(script)))
+    workload = Workload(PROVERS["groth16"], installed, 8, 1, tmp_path)
+    runs = [workload.run("glibc", 3, {}) for _ in range(2)]
+    file = tmp_path / "proofs.csv"
+    with file.open("w", newline="") as out:
+        write_csv(runs, out)
+    lines = file.read_text().splitlines()
+    assert len(lines) == 7
+    assert lines[0].startswith("prover,size,threads,allocator,run,number,wall_s")
+    assert lines[6].startswith("groth16,8,1,glibc,1,2,2.0")
