@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""`python -m benches.provers`: real provers, whole proofs, every allocator.
+
+Exit codes: 0 all rows were measured; 1 a prover failed, refused its own proof
+or could not be installed; 2 bad usage; 3 something is not on this machine
+(`--allow-missing` turns that into 0).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from . import profile, report
+from .allocators import Allocator, allocators
+from .registry import PROVERS, Prover
+from .runner import Run, RunFailed, Workload, usable_cpus
+from .tools import InstallFailed, Missing, default_cache
+
+OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
+
+
+@dataclass(slots=True)
+class Session:
+    """What one invocation has found so far."""
+
+    console: Console
+    runs: list[Run] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def note(self, kind: dict[str, str], name: str, error: Exception) -> None:
+        """Record and show why a row will not be there."""
+        kind[name] = str(error)
+        label = "missing" if kind is self.missing else "failed"
+        self.console.print(f"{label}: {name}: {error}", markup=False, soft_wrap=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m benches.provers",
+        description="Prove real circuits with published provers on every allocator.",
+    )
+    made.add_argument("provers", nargs="*", metavar="NAME", help="provers (default: all)")
+    made.add_argument("--list", action="store_true", help="name provers and allocators, then stop")
+    made.add_argument(
+        "--allocators", metavar="A,B", help="settings to compare, comma-separated (default: all)"
+    )
+    made.add_argument("--preload", type=Path, metavar="PATH", help="libzknalloc_preload.so to use")
+    made.add_argument("--size", default="default", help="quick, default, large or a number")
+    made.add_argument("--proofs", type=int, help="proofs in each process, 2 or more")
+    made.add_argument("--rounds", type=int, default=2, help="processes for each setting")
+    made.add_argument("--threads", type=int, default=usable_cpus(), help="threads of the prover")
+    made.add_argument("--cache", type=Path, default=default_cache(), help="where to install")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    made.add_argument("--csv", type=Path, metavar="FILE", help="write one line for each proof")
+    made.add_argument("--zkprof", action="store_true", help="profile the glibc run with zkprof")
+    made.add_argument("--zkprof-seconds", type=float, default=10.0, metavar="S")
+    made.add_argument("--allow-missing", action="store_true", help="missing rows are no error")
+    return made
+
+
+def chosen(given: Sequence[str], known: dict[str, Any], kind: str) -> list[Any]:
+    """Look names up; all of them where none is given."""
+    if unknown := [name for name in given if name not in known]:
+        names = ", ".join(known)
+        raise ValueError(f"unknown {kind} {', '.join(unknown)}: choose from {names}")
+    return [known[name] for name in given] if given else list(known.values())
+
+
+def measure(
+    session: Session,
+    prover: Prover,
+    settings: dict[str, dict[str, str]],
+    args: argparse.Namespace,
+) -> None:
+    """Install one prover, run it on every allocator in turn, show its table."""
+    size = prover.size(args.size)
+    proofs = args.proofs or prover.proofs
+    runs: list[Run] = []
+    busy: AbstractContextManager[Status | None] = (
+        session.console.status("") if session.console.is_terminal else nullcontext()
+    )
+    with busy as status:
+
+        def progress(text: str) -> None:
+            if status is not None:
+                status.update(escape(text))
+
+        try:
+            progress(f"installing {prover.title}")
+            workload = Workload(
+                prover,
+                prover.tool.install(args.cache),
+                size,
+                args.threads,
+                args.cache.resolve() / "data" / prover.name,
+            )
+            progress(f"{prover.name}: keys and circuits")
+            workload.prepare()
+        except Missing as error:
+            session.note(session.missing, prover.name, error)
+            return
+        except (InstallFailed, RunFailed) as error:
+            session.note(session.failed, prover.name, error)
+            return
+        for _ in range(args.rounds):
+            for name, variables in settings.items():
+                if f"{prover.name} on {name}" in session.failed:
+                    continue
+                try:
+                    runs.append(workload.run(name, proofs, variables, progress))
+                except RunFailed as error:
+                    session.note(session.failed, f"{prover.name} on {name}", error)
+        if not runs:
+            return
+        session.runs.extend(runs)
+        rows = report.summarise(runs)
+        if args.zkprof:
+            progress(f"{prover.name}: zkprof")
+            ask_zkprof(session, workload, rows, args.zkprof_seconds)
+    session.console.print(report.table(rows, runs[0].what))
+    if prover.name in session.profiles:
+        screen = session.profiles[prover.name]["screen"]
+        session.console.print(screen, markup=False, soft_wrap=True)
+
+
+def ask_zkprof(
+    session: Session, workload: Workload, rows: Sequence[report.Summary], seconds: float
+) -> None:
+    """Profile the prover on glibc and keep what zkprof says."""
+    name = workload.prover.name
+    try:
+        proof_s = next(row.wall_s for row in rows if row.allocator == "glibc")
+    except StopIteration:
+        error = RunFailed("there is no glibc run to profile: add glibc to --allocators")
+        session.note(session.failed, f"zkprof of {name}", error)
+        return
+    try:
+        session.profiles[name] = profile.profile(workload, {}, seconds, proof_s)
+    except Missing as missing:
+        session.note(session.missing, f"zkprof of {name}", missing)
+    except RunFailed as error:
+        session.note(session.failed, f"zkprof of {name}", error)
+
+
+def available(
+    session: Session, wanted: Sequence[Allocator], cache: Path
+) -> dict[str, dict[str, str]]:
+    """Return the variables of each allocator that this machine has."""
+    settings: dict[str, dict[str, str]] = {}
+    for allocator in wanted:
+        try:
+            settings[allocator.name] = allocator.environment(cache)
+        except Missing as error:
+            session.note(session.missing, allocator.name, error)
+    return settings
+
+
+def show_list(console: Console) -> None:
+    """Name every prover with its sizes, and every allocator."""
+    for prover in PROVERS.values():
+        sizes = ", ".join(f"{name} {size:,}" for name, size in prover.sizes.items())
+        console.print(
+            f"[bold]{prover.name}[/]  {escape(prover.title)}\n    {sizes} ({prover.unit})"
+        )
+    console.print()
+    for allocator in allocators().values():
+        console.print(f"[bold]{allocator.name}[/]  {escape(allocator.title)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    made = parser()
+    args = made.parse_args(argv)
+    console = Console(highlight=False)
+    if args.list:
+        show_list(console)
+        return OK
+    try:
+        provers: list[Prover] = chosen(args.provers, PROVERS, "prover")
+        names = args.allocators.split(",") if args.allocators else []
+        wanted: list[Allocator] = chosen(names, allocators(args.preload), "allocator")
+        for prover in provers:
+            prover.size(args.size)
+        if args.proofs is not None and args.proofs < 2:
+            raise ValueError("--proofs needs 2 or more: the first proof is cold")
+        if args.rounds < 1 or args.threads < 1:
+            raise ValueError("--rounds and --threads need 1 or more")
+    except ValueError as error:
+        made.error(str(error))  # exits with 2
+    session = Session(console)
+    settings = available(session, wanted, args.cache)
+    for prover in provers if settings else []:
+        measure(session, prover, settings, args)
+    if args.json:
+        document = report.document(
+            session.runs,
+            command=shlex.join(["python", "-m", "benches.provers", *(argv or sys.argv[1:])]),
+            settings=settings,
+            missing=session.missing,
+            failed=session.failed,
+            zkprof=session.profiles,
+        )
+        args.json.write_text(json.dumps(document, indent=1) + "\n")
+    if args.csv:
+        with args.csv.open("w", newline="") as file:
+            report.write_csv(session.runs, file)
+    if session.failed:
+        return FAILED
+    return MISSING if session.missing and not args.allow_missing else OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

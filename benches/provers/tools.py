@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Install provers with the ordinary clients, once, outside of the repository.
+
+Each tool is a plain value that says what it needs, versions pinned; `install`
+puts it into a folder of the cache named after those needs, so that another
+version never meets an old install.  A folder counts as installed once it has
+its `complete` stamp, which is written last, under a lock: a broken download is
+made again, two runs at a time do not meet.
+
+`Missing` means that this machine lacks a program that the reader has to
+install (node, cargo, go); `InstallFailed` means that an install was tried and
+went wrong.  The two differ because the first is a fact about the machine and
+the second is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+HERE = Path(__file__).resolve().parent
+
+
+class Missing(Exception):
+    """A program that the tool needs is not on this machine."""
+
+
+class InstallFailed(Exception):
+    """An installation was tried and failed; the message ends with its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """How to start a program of an installed tool."""
+
+    command: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    """What the workload must be told of the installation."""
+
+
+class Tool(Protocol):
+    """Anything that can be installed into a cache."""
+
+    def install(self, cache: Path) -> Installed:
+        """Install unless that is done already; raise Missing or InstallFailed."""
+
+
+def default_cache() -> Path:
+    """Return where installations are kept unless the user says otherwise."""
+    if chosen := os.environ.get("ZK_NALLOC_BENCH_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "zk-nalloc" / "provers"
+
+
+def require(program: str, package: str) -> str:
+    """Return the path of a program, or raise Missing with how to get it."""
+    found = shutil.which(program)
+    if found is None:
+        raise Missing(f"{program} is not installed: install {package}")
+    return found
+
+
+def execute(*command: str, cwd: Path) -> None:
+    """Run one step of an installation."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        tail = "\n".join(done.stdout.splitlines()[-15:])
+        raise InstallFailed(f"{' '.join(command)} failed ({done.returncode}):\n{tail}")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file beside `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def once(cache: Path, kind: str, needs: tuple[str, ...], make: Callable[[Path], None]) -> Path:
+    """Return the folder that `make` fills, filling it where it is not complete."""
+    digest = hashlib.sha256("\n".join(needs).encode()).hexdigest()[:12]
+    folder = cache.resolve() / "tools" / f"{kind}-{digest}"
+    with locked(folder):
+        stamp = folder / "complete"
+        if not stamp.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            stamp.write_text("\n".join(needs) + "\n")
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Pip:
+    """A virtual environment with these packages of the running Python."""
+
+    requirements: tuple[str, ...]
+
+    def install(self, cache: Path) -> Installed:
+        """Make the environment; the command is its interpreter."""
+
+        def make(folder: Path) -> None:
+            execute(sys.executable, "-m", "venv", str(folder), cwd=folder)
+            pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet")
+            execute(*pip, "--disable-pip-version-check", *self.requirements, cwd=folder)
+
+        needs = (sys.version, sys.executable, *self.requirements)
+        folder = once(cache, "venv", needs, make)
+        return Installed((str(folder / "bin" / "python"),))
+
+
+@dataclass(frozen=True, slots=True)
+class Npm:
+    """An npm prefix with these packages, no install script of theirs run."""
+
+    packages: tuple[str, ...]
+
+    def install(self, cache: Path) -> Installed:
+        """Fill the prefix; the command is node, told where the prefix is."""
+        node = require("node", "Node.js 20 or later")
+        npm = require("npm", "npm")
+
+        def make(folder: Path) -> None:
+            (folder / "package.json").write_text('{"private": true}\n')
+            flags = ("--ignore-scripts", "--no-audit", "--no-fund", "--save-exact")
+            execute(npm, "install", *flags, *self.packages, cwd=folder)
+
+        folder = once(cache, "npm", self.packages, make)
+        return Installed((node,), ("--packages", str(folder)))
+
+
+@dataclass(frozen=True, slots=True)
+class Cargo:
+    """A binary of a crate in this folder, built from its committed lock file."""
+
+    crate: str
+    binary: str
+
+    def install(self, cache: Path) -> Installed:
+        """Build in release mode; cargo itself knows what is up to date."""
+        cargo = require("cargo", "Rust 1.85 or later")
+        target = cache.resolve() / "tools" / f"cargo-{self.crate}"
+        with locked(target):
+            execute(
+                cargo, "build", "--release", "--locked", "--quiet", "--bin", self.binary,
+                "--target-dir", str(target), cwd=HERE / self.crate,
+            )  # fmt: skip
+        return Installed((str(target / "release" / self.binary),))
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """A main package in this folder, built from its committed go.sum."""
+
+    module: str
+
+    def install(self, cache: Path) -> Installed:
+        """Build; go itself knows what is up to date."""
+        go = require("go", "Go 1.24 or later")
+        binary = cache.resolve() / "tools" / f"go-{self.module.replace('/', '-')}"
+        with locked(binary):
+            execute(go, "build", "-mod=readonly", "-o", str(binary), ".", cwd=HERE / self.module)
+        return Installed((str(binary),))
