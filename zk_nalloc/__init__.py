@@ -26,7 +26,7 @@ __path__ = extend_path(__path__, __name__)
 
 from zk_nalloc._buffer import Buffer, alloc
 from zk_nalloc._config import preload_path
-from zk_nalloc._control import Option, options, release_cache, soften_cache
+from zk_nalloc._control import Option, options, release_cache, soften_cache, stage_boundary
 from zk_nalloc._lib import version
 from zk_nalloc._stats import ClassStats, Stats, stats
 
@@ -43,6 +43,7 @@ __all__ = [
     "preload_path",
     "release_cache",
     "soften_cache",
+    "stage_boundary",
     "stats",
     "version",
 ]

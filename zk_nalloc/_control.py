@@ -10,7 +10,7 @@ from typing import Final
 
 from zk_nalloc._lib import lib
 
-__all__ = ["Option", "options", "release_cache", "soften_cache"]
+__all__ = ["Option", "options", "release_cache", "soften_cache", "stage_boundary"]
 
 _OPTION: Final = re.compile(
     r"(?P<name>\w+)=(?P<value>.*) \(default (?P<default>[^()]*)\): (?P<help>.*)"
@@ -80,3 +80,19 @@ def release_cache() -> int:
         The bytes given back.
     """
     return lib.zkn_release_cache()
+
+
+def stage_boundary() -> int:
+    """Say that a stage of the program has ended.
+
+    Gives the cached memory back, as `release_cache` does, and forgets the
+    high-water mark of live bytes, which bounds what the cache may keep: what
+    comes next sets its own. For a node that waits for its next block, or
+    between a prover's set-up and its proofs.
+
+    Returns
+    -------
+    int
+        The bytes given back.
+    """
+    return lib.zkn_stage_boundary()

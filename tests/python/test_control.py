@@ -101,6 +101,14 @@ def test_release_and_soften() -> None:
     assert after.cached_now == 0
 
 
+def test_stage_boundary() -> None:
+    with zk_nalloc.alloc(16 * MIB):
+        pass
+    assert zk_nalloc.stats().cached_now >= 16 * MIB
+    assert zk_nalloc.stage_boundary() >= 16 * MIB
+    assert zk_nalloc.stats().cached_now == 0
+
+
 def test_options(python: Python) -> None:
     options = {option.name: option for option in zk_nalloc.options()}
     assert options["ZK_NALLOC_CACHE_BYTES"].value == "auto"
