@@ -186,10 +186,43 @@ static inline bool is_power_of_two(size_t n)
     return n != 0 && (n & (n - 1)) == 0;
 }
 
+/* glibc trims the top of its heap on every free while more than its trim
+ * threshold, 128 KiB at first, is free there; freeing a mapped block raises it
+ * to twice that block's size, of up to 32 MiB (mallopt(3)).  It no longer sees
+ * such blocks, so the small requests of a prover would pay for the large ones'
+ * absence, a fault for each page trimmed.  So the threshold is raised here as
+ * it would have been there, in powers of two; unless the user has set it. */
+#define DYNAMIC_MOST ((size_t)32 << 20)
+
+static _Atomic size_t largest_seen = (size_t)128 << 10;
+
+static bool user_has_set_threshold(void)
+{
+    const char *tunables = getenv("GLIBC_TUNABLES");
+    return getenv("MALLOC_TRIM_THRESHOLD_") != NULL ||
+           getenv("MALLOC_MMAP_THRESHOLD_") != NULL ||
+           getenv("MALLOC_TOP_PAD_") != NULL ||
+           (tunables != NULL && strstr(tunables, "glibc.malloc.") != NULL);
+}
+
+static __attribute__((noinline, cold)) void raise_threshold(size_t size)
+{
+    size_t seen = atomic_load(&largest_seen), power = seen;
+    while (power < size)
+        power *= 2;
+    if (atomic_compare_exchange_strong(&largest_seen, &seen, power) &&
+        !user_has_set_threshold())
+        (void)mallopt(M_TRIM_THRESHOLD, (int)(2 * power));
+}
+
 /* A large request: the cache's, or where it cannot serve, the next one's. */
 static __attribute__((noinline)) void *large(size_t size, size_t alignment,
                                              bool zeroed)
 {
+    if (unlikely(size >
+                 atomic_load_explicit(&largest_seen, memory_order_relaxed)) &&
+        size <= DYNAMIC_MOST)
+        raise_threshold(size);
     void *ptr = zkn_private_alloc(size, alignment, zeroed);
     if (likely(ptr != NULL))
         return ptr;

@@ -82,10 +82,6 @@ def test_lean_multisig_stops_faulting(measured: Callable[[str], Document]) -> No
     assert after < before / 30
 
 
-@pytest.mark.xfail(
-    reason="glibc trims the small heap on every free, since it no longer sees the large blocks"
-    " that would raise its threshold: the preload library has to call mallopt(M_TRIM_THRESHOLD)"
-)
 def test_groth16_stops_faulting(measured: Callable[[str], Document]) -> None:
     """Most of its faults come from glibc's small heap, which the library must not spoil."""
     document = measured("groth16")
