@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from .errors import NotPermittedError, TargetGoneError
@@ -50,6 +52,8 @@ class Stat:
     utime_s: float
     stime_s: float
     threads: int
+    stack: int
+    """Address where the stack starts; random for each exec, 0 where hidden."""
 
     @property
     def cpu_s(self) -> float:
@@ -98,6 +102,7 @@ def parse_stat(text: str) -> Stat:
         utime_s=int(rest[11]) / _TICKS_PER_S,
         stime_s=int(rest[12]) / _TICKS_PER_S,
         threads=int(rest[17]),
+        stack=int(rest[25]),
     )
 
 
@@ -268,6 +273,23 @@ class Process:
             except NoSuchProcessError:
                 continue  # ended since
         return found
+
+    def shares_pages(self) -> bool:
+        """Whether a fork may have left it pages in common with a parent or child.
+
+        Those two start their stacks at one address; after an exec they do not.
+        Where that cannot be told the answer is yes.
+        """
+        own = self.stat().stack
+        relatives = [self.status().get("PPid", "0")]
+        for tid in self.threads():
+            with suppress(NoSuchProcessError, OSError):
+                relatives += self._text(f"task/{tid}/children").split()
+        for pid in relatives:
+            with suppress(OSError, ValueError, IndexError):
+                if parse_stat(Path(f"/proc/{int(pid)}/stat").read_text()).stack == own:
+                    return True
+        return own == 0
 
     def thread_name(self, tid: int) -> str:
         """Return the name of one thread, or "" if it has ended."""

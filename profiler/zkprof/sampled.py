@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .procfs import Process
 
 Seconds = dict[Kind, float]
+Bins = defaultdict[int, defaultdict[int, Counter[Kind]]]
 
 # Of kernel chains without a known way in: above this, the symbol table is
 # not for this kernel.
@@ -32,6 +33,11 @@ _MIN_COVERAGE = 0.8
 
 class SampledWindow:
     """A window of measuring by samples of user and kernel mode.
+
+    A fault that copies a page on writing is of its own kind after a fork. In a
+    process that shares no pages it is the second half of a first touch: the
+    page was read before it was written, so the kernel had mapped its zero page
+    there. Rust provers do that a lot, and memory that stays saves both halves.
 
     Parameters
     ----------
@@ -53,9 +59,10 @@ class SampledWindow:
         self._classifier = Classifier()
         self._cost_s = sample_cost_s(self._classifier)
         self._names = ThreadNames(process)
+        self._process = process
+        self._alone = not process.shares_pages()
         # bin -> tid -> kind -> samples
-        self._bins: defaultdict[int, defaultdict[int, Counter[Kind]]]
-        self._bins = defaultdict(lambda: defaultdict(Counter))
+        self._bins: Bins = defaultdict(lambda: defaultdict(Counter))
         self._overlays: Counter[str] = Counter()
         self._sampler, self._notes = open_sampler(process.pid, rate_hz, self._classifier)
 
@@ -75,6 +82,7 @@ class SampledWindow:
             for name in self._classifier.overlays(cell.overlays):
                 self._overlays[name] += cell.count
             self._names.note(cell.tid)
+        self._alone = self._alone and not self._process.shares_pages()
 
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known so far."""
@@ -83,15 +91,17 @@ class SampledWindow:
             kinds.total() for threads in self._bins.values() for kinds in threads.values()
         )
         scale = cpu_s / samples if samples else 0.0
-        split = _fault_split(self._bins)
-
+        bins_seen = self._bins
+        if self._alone:
+            bins_seen = _first_touches(bins_seen)
+        split = _fault_split(bins_seen)
         anon = _anon_share(split)
         by_thread: defaultdict[int, Seconds] = defaultdict(dict)
         bins, blocks = [], []
-        for index in sorted(self._bins):
+        for index in sorted(bins_seen):
             block: Seconds = {}
             seconds = {
-                tid: _seconds(kinds, scale, split) for tid, kinds in self._bins[index].items()
+                tid: _seconds(kinds, scale, split) for tid, kinds in bins_seen[index].items()
             }
             for tid, thread in seconds.items():
                 _add(by_thread[tid], thread)
@@ -140,7 +150,17 @@ class SampledWindow:
         return doubts
 
 
-def _fault_split(bins: dict[int, defaultdict[int, Counter[Kind]]]) -> Seconds:
+def _first_touches(bins: Bins) -> Bins:
+    """Count copies on writing as anonymous faults."""
+    result: Bins = defaultdict(lambda: defaultdict(Counter))
+    for index, threads in bins.items():
+        for tid, kinds in threads.items():
+            for kind, n in kinds.items():
+                result[index][tid][Kind.FAULT_ANON if kind is Kind.FAULT_COW else kind] += n
+    return result
+
+
+def _fault_split(bins: Bins) -> Seconds:
     """Return how faults divide into kinds, by those samples that show it."""
     seen: Counter[Kind] = Counter()
     for threads in bins.values():

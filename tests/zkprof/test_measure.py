@@ -295,3 +295,26 @@ def test_a_tier_that_is_asked_for_is_not_replaced(
         pytest.raises(TierUnavailableError),
     ):
         in_child(lambda: measure(target.pid, 1.0, tier=Tier.KERNEL), drop)
+
+
+def test_copies_of_the_zero_page_are_first_touches(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    """As in Rust provers: fresh memory that is read before it is written."""
+    if reason := possible(Tier.KERNEL):
+        pytest.skip(reason)
+    with run(compiled("workload"), "zero") as target:
+        m = measure_cpu(target.pid, 2.0, Tier.KERNEL)
+    assert share(m, Kind.FAULT_COW) == 0
+    assert share(m, Kind.FAULT_ANON) > 0.7
+
+
+def test_copies_after_a_fork_are_not(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    if reason := possible(Tier.KERNEL):
+        pytest.skip(reason)
+    with run(compiled("workload"), "cow") as target:
+        m = measure_cpu(target.pid, 2.0, Tier.KERNEL)
+    assert share(m, Kind.FAULT_COW) > 0.3
+    assert share(m, Kind.FAULT_ANON) < 0.1

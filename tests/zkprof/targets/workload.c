@@ -14,6 +14,7 @@
  *   populate      map with all pages filled in by the kernel, unmap
  *   madvise       touch, give back by MADV_DONTNEED
  *   cow           touch again what a forked child shares
+ *   zero          map, read each page, write it, unmap
  *   grow          touch new pages and keep them
  *   read          let read() fill fresh pages from /dev/zero
  *   threads N     start N threads of "faults" after a moment; the first waits
@@ -145,6 +146,18 @@ static void cow(void)
     waitpid(child, NULL, 0);
 }
 
+/* A first touch in two halves: the read maps the kernel's zero page. */
+static void zero(void)
+{
+    char *p = map(MAP_ANONYMOUS, -1);
+    uint64_t t = now();
+    for (size_t i = 0; i < LEN; i += PAGE)
+        (void)*(volatile char *)(p + i);
+    touch_ns += now() - t;
+    touch(p);
+    unmap(p);
+}
+
 static void grow(void)
 {
     static size_t mapped;
@@ -210,6 +223,8 @@ int main(int argc, char **argv)
             dontneed();
         else if (strcmp(mode, "cow") == 0)
             cow();
+        else if (strcmp(mode, "zero") == 0)
+            zero();
         else if (strcmp(mode, "grow") == 0)
             grow();
         else if (strcmp(mode, "read") == 0)
