@@ -119,7 +119,10 @@ def allocators(ours: Path | None = None) -> dict[str, Allocator]:
     jemalloc = _system("libjemalloc.so.2", "libjemalloc2")
     mimalloc2 = _system("libmimalloc.so.2", "libmimalloc2.0")
     tcmalloc = _system("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4")
+    # Version 2.0 spells the first two in its own way; an unknown name is no error.
     mimalloc_best = {
+        "MIMALLOC_ALLOW_DECOMMIT": "0",
+        "MIMALLOC_LARGE_OS_PAGES": "1",
         "MIMALLOC_PURGE_DELAY": "-1",
         "MIMALLOC_ALLOW_LARGE_OS_PAGES": "1",
         "MIMALLOC_ALLOW_THP": "1",

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
+from rich import box
 from rich.table import Table
 
 from .registry import PROVERS
@@ -103,16 +104,23 @@ def table(rows: Sequence[Summary], what: str) -> Table:
     if any(row.hit_rate_of == "process" for row in rows):
         notes.append("hit rate of the whole process, start-up included")
     title = f"{prover.title}, {rows[0].threads} threads"
-    shown = Table(title=title, caption="; ".join(notes), title_justify="left")
+    shown = Table(
+        title=title,
+        caption="; ".join(notes),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     shown.add_column("allocator", no_wrap=True)
-    for heading in ("wall s", "vs glibc", "CPU s", "sys %", "faults", "peak MiB", "hit %"):
+    for heading in ("wall s", "± %", "CPU s", "sys %", "faults", "peak MiB", "hit %"):
         shown.add_column(heading, justify="right", no_wrap=True)
     base = next((row.wall_s for row in rows if row.allocator == "glibc"), None)
     for row in rows:
         shown.add_row(
             row.allocator,
             f"{row.wall_s:.2f}",
-            f"{100 * (row.wall_s / base - 1):+.1f} %" if base else "-",
+            f"{100 * (row.wall_s / base - 1):+.1f}" if base else "-",
             f"{row.cpu_s:.2f}",
             f"{100 * row.sys_share:.1f}",
             f"{row.minor_faults:,.0f}",
