@@ -5,8 +5,8 @@
  * A prover churns through huge, short-lived buffers.  Most allocators hand
  * their pages back to the kernel, and every round faults and zeroes them
  * again.  This library keeps freed regions of 64 KiB and more mapped and
- * resident, whatever their size, and serves the next request from them without a
- * system call, a page fault or a clear.  Smaller requests go to the system
+ * resident, whatever their size, and serves the next request from them without
+ * a system call, a page fault or a clear.  Smaller requests go to the system
  * allocator unchanged.
  *
  * Rules that hold for every function below:
@@ -39,21 +39,21 @@
 #define ZKN_VERSION_PATCH 0
 
 #define ZKN_STRINGIFY_(x) #x
-#define ZKN_STRINGIFY(x) ZKN_STRINGIFY_(x)
-#define ZKN_VERSION_STRING                                                    \
-    ZKN_STRINGIFY(ZKN_VERSION_MAJOR)                                          \
+#define ZKN_STRINGIFY(x)  ZKN_STRINGIFY_(x)
+#define ZKN_VERSION_STRING                                                     \
+    ZKN_STRINGIFY(ZKN_VERSION_MAJOR)                                           \
     "." ZKN_STRINGIFY(ZKN_VERSION_MINOR) "." ZKN_STRINGIFY(ZKN_VERSION_PATCH)
 
 /* Attributes.  ZKN_MALLOC promises that the result aliases nothing else, so
  * it stands on allocators only, never on realloc. */
 #if defined(__GNUC__)
-#define ZKN_API __attribute__((visibility("default")))
-#define ZKN_NODISCARD __attribute__((warn_unused_result))
-#define ZKN_MALLOC __attribute__((malloc))
-#define ZKN_ALLOC_SIZE(n) __attribute__((alloc_size(n)))
+#define ZKN_API               __attribute__((visibility("default")))
+#define ZKN_NODISCARD         __attribute__((warn_unused_result))
+#define ZKN_MALLOC            __attribute__((malloc))
+#define ZKN_ALLOC_SIZE(n)     __attribute__((alloc_size(n)))
 #define ZKN_ALLOC_SIZE2(n, m) __attribute__((alloc_size(n, m)))
-#define ZKN_ALLOC_ALIGN(n) __attribute__((alloc_align(n)))
-#define ZKN_NONNULL __attribute__((nonnull))
+#define ZKN_ALLOC_ALIGN(n)    __attribute__((alloc_align(n)))
+#define ZKN_NONNULL           __attribute__((nonnull))
 #else
 #define ZKN_API
 #define ZKN_NODISCARD
@@ -75,24 +75,27 @@ extern "C" {
 #define ZKN_THRESHOLD ((size_t)64 * 1024)
 
 /* --------------------------------------------------------------- buffers */
+/* Attributes on a line of their own. */
+/* clang-format off */
 
 /* Allocate SIZE bytes of unspecified content, aligned to 16 bytes below
  * ZKN_THRESHOLD and to 64 bytes from there on.  A SIZE of 0 gives a unique
  * pointer.  Release with zkn_free().
  * Errors: ENOMEM, also for SIZE above PTRDIFF_MAX. */
-ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_SIZE(1) void *
-zkn_alloc(size_t size) ZKN_NOTHROW;
+ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_SIZE(1)
+void *zkn_alloc(size_t size) ZKN_NOTHROW;
 
 /* As zkn_alloc(COUNT * SIZE), with every byte zero.  Pages that are known to
- * be zero are not touched.  Errors: ENOMEM, also where the product overflows. */
-ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_SIZE2(1, 2) void *
-zkn_calloc(size_t count, size_t size) ZKN_NOTHROW;
+ * be zero are not touched.
+ * Errors: ENOMEM, also where the product overflows. */
+ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_SIZE2(1, 2)
+void *zkn_calloc(size_t count, size_t size) ZKN_NOTHROW;
 
 /* As zkn_alloc(SIZE), at a multiple of ALIGNMENT, a power of two.  SIZE need
  * not be a multiple of ALIGNMENT.
  * Errors: EINVAL for a bad ALIGNMENT, ENOMEM. */
-ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_ALIGN(1) ZKN_ALLOC_SIZE(2) void *
-zkn_aligned_alloc(size_t alignment, size_t size) ZKN_NOTHROW;
+ZKN_API ZKN_NODISCARD ZKN_MALLOC ZKN_ALLOC_ALIGN(1) ZKN_ALLOC_SIZE(2)
+void *zkn_aligned_alloc(size_t alignment, size_t size) ZKN_NOTHROW;
 
 /* Resize PTR to SIZE bytes and return its new address; the first
  * min(old, new) bytes keep their content, the rest is unspecified.  Only the
@@ -100,8 +103,8 @@ zkn_aligned_alloc(size_t alignment, size_t size) ZKN_NOTHROW;
  * PTR and returns NULL, as glibc does.  On failure PTR stays as it was.
  * PTR must come from this library or from the system allocator.
  * Errors: ENOMEM. */
-ZKN_API ZKN_NODISCARD ZKN_ALLOC_SIZE(2) void *
-zkn_realloc(void *ptr, size_t size) ZKN_NOTHROW;
+ZKN_API ZKN_NODISCARD ZKN_ALLOC_SIZE(2)
+void *zkn_realloc(void *ptr, size_t size) ZKN_NOTHROW;
 
 /* Release PTR, which zkn_* functions (or the system allocator) returned.
  * A large region stays resident for the next request. */
@@ -120,10 +123,13 @@ ZKN_API size_t zkn_usable_size(const void *ptr) ZKN_NOTHROW;
  * system allocator serves.  One subtraction and one comparison. */
 ZKN_API bool zkn_owns(const void *ptr) ZKN_NOTHROW;
 
+/* clang-format on */
+
 /* ---------------------------------------------------------- cache control */
 
 /* Offer the cached memory to the kernel with MADV_FREE: it stays warm, and
- * costs nothing to reuse, until memory runs short.  Returns the bytes offered. */
+ * costs nothing to reuse, until memory runs short.  Returns the bytes offered.
+ */
 ZKN_API size_t zkn_soften_cache(void) ZKN_NOTHROW;
 
 /* Give the cached memory back to the kernel now, so that resident memory is
@@ -143,39 +149,39 @@ ZKN_API size_t zkn_stage_boundary(void) ZKN_NOTHROW;
  * in the block that profilers read (zknalloc_block.h), so rows are only ever
  * appended.  Kinds: COUNTER only grows; GAUGE goes up and down; PEAK is the
  * high-water mark of a gauge.  Counters of bytes say so in their name. */
-#define ZKN_STATS_LIST(X)                                                     \
-    X(COUNTER, hits, "large requests served from resident memory alone")      \
-    X(COUNTER, misses, "large requests that needed memory from the kernel")   \
-    X(COUNTER, magazine_hits, "hits served by a per-CPU magazine")            \
-    X(COUNTER, bytes_hit, "bytes handed out that were already resident")      \
-    X(COUNTER, bytes_missed, "bytes handed out fresh from the kernel")        \
-    X(COUNTER, frees, "large regions freed")                                  \
-    X(COUNTER, callocs, "large requests for zeroed memory")                   \
-    X(COUNTER, bytes_cleared, "bytes cleared for zeroed requests")            \
-    X(COUNTER, reallocs_in_place, "large reallocs that kept their address")   \
-    X(COUNTER, reallocs_moved, "large reallocs that moved")                   \
-    X(COUNTER, evictions, "times the ceiling gave cached memory back")        \
-    X(COUNTER, bytes_evicted, "bytes that the ceiling gave back")             \
-    X(COUNTER, bytes_softened, "bytes offered to the kernel by MADV_FREE")    \
-    X(COUNTER, bytes_released, "bytes given back when asked, idle, pressed")  \
-    X(COUNTER, syscalls_map, "mmap and mprotect calls made")                  \
-    X(COUNTER, syscalls_advise, "madvise calls made")                         \
-    X(COUNTER, syscalls_move, "mremap calls made")                            \
-    X(COUNTER, syscalls_scan, "PAGEMAP_SCAN calls made")                      \
-    X(COUNTER, fallback_system, "large requests passed to the system")        \
-    X(COUNTER, fallback_thp, "huge-page advice that the kernel refused")      \
-    X(COUNTER, bytes_moved, "bytes moved between free runs by mremap")        \
-    X(COUNTER, fallback_move, "moves that the kernel refused")                \
-    X(COUNTER, fallback_advise, "other advice that the kernel refused")       \
-    X(COUNTER, fallback_watch, "times the idle watcher could not start")      \
-    X(COUNTER, fallback_reserve, "address-space reservations made smaller")   \
-    X(GAUGE, live_now, "bytes in live regions")                               \
-    X(PEAK, live_peak, "high-water mark of live_now, magazines included")     \
-    X(GAUGE, cached_now, "bytes in free regions that may be resident")        \
-    X(PEAK, cached_peak, "high-water mark of cached_now")                     \
-    X(GAUGE, soft_now, "bytes of cached_now that the kernel may take")        \
-    X(GAUGE, committed_now, "live_now + cached_now")                          \
-    X(PEAK, committed_peak, "high-water mark of committed_now")               \
+#define ZKN_STATS_LIST(X)                                                      \
+    X(COUNTER, hits, "large requests served from resident memory alone")       \
+    X(COUNTER, misses, "large requests that needed memory from the kernel")    \
+    X(COUNTER, magazine_hits, "hits served by a per-CPU magazine")             \
+    X(COUNTER, bytes_hit, "bytes handed out that were already resident")       \
+    X(COUNTER, bytes_missed, "bytes handed out fresh from the kernel")         \
+    X(COUNTER, frees, "large regions freed")                                   \
+    X(COUNTER, callocs, "large requests for zeroed memory")                    \
+    X(COUNTER, bytes_cleared, "bytes cleared for zeroed requests")             \
+    X(COUNTER, reallocs_in_place, "large reallocs that kept their address")    \
+    X(COUNTER, reallocs_moved, "large reallocs that moved")                    \
+    X(COUNTER, evictions, "times the ceiling gave cached memory back")         \
+    X(COUNTER, bytes_evicted, "bytes that the ceiling gave back")              \
+    X(COUNTER, bytes_softened, "bytes offered to the kernel by MADV_FREE")     \
+    X(COUNTER, bytes_released, "bytes given back when asked, idle, pressed")   \
+    X(COUNTER, syscalls_map, "mmap and mprotect calls made")                   \
+    X(COUNTER, syscalls_advise, "madvise calls made")                          \
+    X(COUNTER, syscalls_move, "mremap calls made")                             \
+    X(COUNTER, syscalls_scan, "PAGEMAP_SCAN calls made")                       \
+    X(COUNTER, fallback_system, "large requests passed to the system")         \
+    X(COUNTER, fallback_thp, "huge-page advice that the kernel refused")       \
+    X(COUNTER, bytes_moved, "bytes moved between free runs by mremap")         \
+    X(COUNTER, fallback_move, "moves that the kernel refused")                 \
+    X(COUNTER, fallback_advise, "other advice that the kernel refused")        \
+    X(COUNTER, fallback_watch, "times the idle watcher could not start")       \
+    X(COUNTER, fallback_reserve, "address-space reservations made smaller")    \
+    X(GAUGE, live_now, "bytes in live regions")                                \
+    X(PEAK, live_peak, "high-water mark of live_now, magazines included")      \
+    X(GAUGE, cached_now, "bytes in free regions that may be resident")         \
+    X(PEAK, cached_peak, "high-water mark of cached_now")                      \
+    X(GAUGE, soft_now, "bytes of cached_now that the kernel may take")         \
+    X(GAUGE, committed_now, "live_now + cached_now")                           \
+    X(PEAK, committed_peak, "high-water mark of committed_now")                \
     X(GAUGE, regions_now, "live regions")
 
 /* Rows of zkn_stats_t.classes: one per power of two from ZKN_THRESHOLD. */
@@ -207,7 +213,10 @@ inline zkn_stats_t zkn_stats_init_()
 }
 #define ZKN_STATS_INIT zkn_stats_init_()
 #else
-#define ZKN_STATS_INIT {.size = sizeof(zkn_stats_t)}
+#define ZKN_STATS_INIT                                                         \
+    {                                                                          \
+        .size = sizeof(zkn_stats_t)                                            \
+    }
 #endif
 
 /* Fill STATS from the counters, which other threads may be changing: each

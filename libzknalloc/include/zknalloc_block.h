@@ -26,10 +26,10 @@
 
 #include "zknalloc.h"
 
-#define ZKN_BLOCK_MAGIC "ZKNALLOC-STATS\0\1" /* 16 bytes, no final NUL */
+#define ZKN_BLOCK_MAGIC     "ZKNALLOC-STATS\0\1" /* 16 bytes, no final NUL */
 #define ZKN_BLOCK_ABI_MAJOR 1
 #define ZKN_BLOCK_ABI_MINOR 0
-#define ZKN_BLOCK_COUNTERS 64
+#define ZKN_BLOCK_COUNTERS  64
 
 /* zkn_block_t.state */
 enum {
