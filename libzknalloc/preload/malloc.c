@@ -177,8 +177,9 @@ static inline bool is_large(size_t size)
 
 static inline bool is_ours(const void *ptr)
 {
-    return (size_t)((const char *)ptr - zkn_private_range.base) <
-           zkn_private_range.size;
+    /* The size is set after the base. */
+    size_t size = __atomic_load_n(&zkn_private_range.size, __ATOMIC_ACQUIRE);
+    return (size_t)((const char *)ptr - zkn_private_range.base) < size;
 }
 
 static inline bool is_power_of_two(size_t n)
@@ -290,8 +291,11 @@ EXPORT void *realloc(void *ptr, size_t size)
         return move(ptr, early_size(ptr), size);
     /* A block that grows past the threshold moves over to the cache, if there
      * is one. */
-    if (is_large(size) && zkn_private_range.size > 0)
-        return move(ptr, next.usable_size(ptr), size);
+    if (is_large(size) && zkn_private_range.size > 0) {
+        void *moved = move(ptr, next.usable_size(ptr), size);
+        if (likely(moved != NULL))
+            return moved;
+    }
     return next.realloc(ptr, size);
 }
 

@@ -96,14 +96,15 @@ void *zkn_realloc(void *ptr, size_t size)
         void *result = cache_realloc(ptr, size);
         if (likely(result != NULL))
             return result;
-    } else if (!heap_owns(ptr) && (!is_large(size) || !heap.ready)) {
+    } else if (!heap_owns(ptr) &&
+               (!is_large(size) || !load_acquire(&heap.ready))) {
         return realloc(ptr, size);
     }
     /* Across the threshold, or out of the cache: a copy. */
     size_t had = zkn_usable_size(ptr);
     void *moved = zkn_alloc(size);
     if (moved == NULL)
-        return NULL;
+        return heap_owns(ptr) ? NULL : realloc(ptr, size);
     memcpy(moved, ptr, had < size ? had : size);
     zkn_free(ptr);
     return moved;

@@ -15,6 +15,10 @@
 #define BITS (sizeof(unsigned long) * CHAR_BIT)
 static unsigned long moved[HEAP_SPAN_MOST / HUGE_PAGE / BITS];
 
+/* The kernel refused a move.  What it left behind was mended, but not without
+ * a moment in which another thread's mmap() could come between: never again. */
+static bool refused;
+
 static bool is_moved(size_t unit)
 {
     return (moved[unit / BITS] >> (unit % BITS)) & 1;
@@ -76,20 +80,26 @@ uint32_t assemble(struct region *region)
         (size_t)region->page + region->zero_first + region->zero_pages, unit);
     uint32_t done = 0;
 
-    while (to < stop && heap.moves < MOVES_MOST && tiling_stocked()) {
+    while (!refused && to < stop && heap.moves < MOVES_MOST &&
+           tiling_stocked()) {
         struct region *donor = pick_donor((uint32_t)(stop - to));
         if (donor == NULL)
             break;
         uint32_t pages = donor->pages;
         heap.busy++;
         pthread_mutex_unlock(&heap.lock);
-        int error = os_move(page_address(donor->page),
-                            page_address((uint32_t)to), pages_to_bytes(pages));
+        char *target = page_address((uint32_t)to);
+        int error =
+            os_move(page_address(donor->page), target, pages_to_bytes(pages));
+        /* Kernels before 6.17 may have unmapped the target already. */
+        if (error != 0)
+            (void)os_renew(target, pages_to_bytes(pages));
         pthread_mutex_lock(&heap.lock);
         heap.busy--;
         tiling_free(donor, error == 0 ? REGION_ZERO : REGION_DIRTY);
         if (error != 0) {
             stats_add(STAT_fallback_move, 1);
+            refused = true;
             break;
         }
         for (size_t i = 0; i < pages / unit; i++)

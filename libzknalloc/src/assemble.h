@@ -23,8 +23,9 @@
 #define MOVES_MOST 4096
 
 /* Move pages from free runs under the ZERO huge pages of REGION, which is the
- * caller's, while the budget is exceeded.  Returns the pages moved.  Called
- * and returns with heap.lock, which it drops around each system call. */
+ * caller's, as far as there are any: within the budget too, since a move
+ * costs less than a fault.  Returns the pages moved.  Called and returns with
+ * heap.lock, which it drops around each system call. */
 HIDDEN uint32_t assemble(struct region *region);
 
 /* Whether a move ended in [page, page + pages); forget it. */

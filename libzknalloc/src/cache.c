@@ -135,7 +135,7 @@ static void *publish(struct region *region)
 
 void *cache_alloc(size_t size, size_t alignment, bool zeroed)
 {
-    if (unlikely(!heap.ready) && !init_cache())
+    if (unlikely(!load_acquire(&heap.ready)) && !init_cache())
         return NULL;
     if (unlikely(size >= heap.span || alignment > heap.span / 2))
         return NULL;
@@ -266,7 +266,7 @@ size_t cache_usable_size(const void *ptr)
 
 size_t cache_release(void)
 {
-    if (!heap.ready)
+    if (!load_acquire(&heap.ready))
         return 0;
     give(magazine_drain());
     return trim_release();
@@ -274,7 +274,7 @@ size_t cache_release(void)
 
 size_t cache_soften(void)
 {
-    if (!heap.ready)
+    if (!load_acquire(&heap.ready))
         return 0;
     give(magazine_drain());
     return trim_soften();
@@ -282,7 +282,7 @@ size_t cache_soften(void)
 
 size_t cache_stage(void)
 {
-    if (!heap.ready)
+    if (!load_acquire(&heap.ready))
         return 0;
     give(magazine_drain());
     return trim_stage();

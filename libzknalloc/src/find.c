@@ -75,7 +75,12 @@ bool grow_top(uint32_t pages)
     /* A run that could not be made accessible earlier may be now. */
     struct region *bare = tree_fit(&heap.free[REGION_BARE], pages);
     if (bare != NULL) {
-        tiling_detach(bare);
+        if (!tiling_stocked())
+            return true; /* the caller stocks up and looks again */
+        uint32_t zero,
+            want = (uint32_t)min_size(round_up(pages, HUGE_PAGES), bare->pages);
+        bare = tiling_carve(bare, bare->page, want, &zero);
+        store_relaxed(&bare->state, REGION_BUSY);
         return commit(bare);
     }
 

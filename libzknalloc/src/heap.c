@@ -49,10 +49,9 @@ int heap_open(size_t bytes, size_t ceiling, bool huge)
     heap.ceiling = ceiling >> shift;
     heap.huge = huge;
     heap.base = start + map_bytes + pool_bytes;
-    heap.span = bytes;
+    __atomic_store_n(&heap.span, bytes, __ATOMIC_RELEASE);
     zkn_private_range.base = heap.base;
-    zkn_private_range.size = bytes;
-    heap.ready = true;
+    __atomic_store_n(&zkn_private_range.size, bytes, __ATOMIC_RELEASE);
     return 0;
 }
 

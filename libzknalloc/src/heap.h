@@ -42,7 +42,7 @@ struct heap {
     uint32_t *map;       /* page -> index into pool */
     struct region *pool; /* entry 0 is never used */
     unsigned page_shift;
-    bool ready;
+    _Atomic bool ready;   /* set last, by init.c */
     bool huge;            /* touching a page brings its whole huge page */
     _Atomic uint32_t top; /* pages below are tiled by regions */
 
@@ -115,7 +115,9 @@ HIDDEN void heap_fork_done(void);
 /* Whether PTR lies in the heap's address space. */
 static inline bool heap_owns(const void *ptr)
 {
-    return (size_t)((const char *)ptr - heap.base) < heap.span;
+    /* The span is set after the base. */
+    size_t span = __atomic_load_n(&heap.span, __ATOMIC_ACQUIRE);
+    return (size_t)((const char *)ptr - heap.base) < span;
 }
 
 static inline size_t pages_to_bytes(size_t pages)

@@ -87,6 +87,7 @@ static void init(void)
     magazine_open(magazine);
     watch_open(ceiling);
     stats_start(ZKN_BLOCK_READY, ceiling);
+    store_release(&heap.ready, true);
 }
 
 bool init_cache(void)
@@ -95,7 +96,7 @@ bool init_cache(void)
     if (environ == NULL)
         return false;
     pthread_once(&once, init);
-    return heap.ready;
+    return load_acquire(&heap.ready);
 }
 
 /* --------------------------------------------------------- process life */

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "options.h"
 #include "stats.h"
 
@@ -90,8 +91,9 @@ int os_renew(char *addr, size_t length)
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == addr
                     ? 0
                     : -1);
-    if (error == 0)
-        os_advise_huge(addr, length);
+    if (error != 0)
+        log_misuse("cannot map memory afresh", addr);
+    os_advise_huge(addr, length);
     return error;
 }
 

@@ -32,7 +32,9 @@ HIDDEN void os_populate(char *addr, size_t length);
 /* Give the pages back; the range stays usable and reads as zero. */
 HIDDEN int os_discard(char *addr, size_t length);
 
-/* As os_discard(), by a fresh mapping in place of whatever lies there. */
+/* As os_discard(), by a fresh mapping in place of whatever lies there.  Ends
+ * the process where that fails: some kernels have unmapped the range by then,
+ * and another thread may map something else there at any moment. */
 HIDDEN int os_renew(char *addr, size_t length);
 
 /* Move the pages at FROM, a part of one mapping, to TO, which are both in the

@@ -235,9 +235,23 @@ void tiling_shorten(struct region *region, uint32_t pages)
 {
     uint32_t rest = region->pages - pages;
     cover(region, region->page, pages);
-    region->zero_pages = 0;
+    if (region->zero_first >= pages)
+        region->zero_pages = 0;
+    else
+        region->zero_pages =
+            (uint32_t)min_size(region->zero_pages, pages - region->zero_first);
     tiling_free(tiling_add(REGION_HELD, region->page + pages, rest),
                 REGION_DIRTY);
+}
+
+/* The oldest run that was last used at USED or later; NULL if there is none. */
+static struct region *first_younger(uint16_t used)
+{
+    uint16_t idle = (uint16_t)(heap.clock - used);
+    struct region *run = heap.oldest;
+    while (run != NULL && (uint16_t)(heap.clock - run->used) > idle)
+        run = run->newer;
+    return run;
 }
 
 void tiling_mark_soft(struct region *region, uint16_t used)
@@ -245,8 +259,8 @@ void tiling_mark_soft(struct region *region, uint16_t used)
     set_soft(region, true);
     age_unlink(region);
     region->used = used;
-    region->older = NULL;
-    region->newer = heap.oldest;
-    *(heap.oldest != NULL ? &heap.oldest->older : &heap.newest) = region;
-    heap.oldest = region;
+    region->newer = first_younger(used);
+    region->older = region->newer != NULL ? region->newer->older : heap.newest;
+    *(region->older != NULL ? &region->older->newer : &heap.oldest) = region;
+    *(region->newer != NULL ? &region->newer->older : &heap.newest) = region;
 }

@@ -40,8 +40,8 @@ HIDDEN void tiling_lengthen(struct region *region, uint32_t pages,
                             uint32_t *zero);
 HIDDEN void tiling_shorten(struct region *region, uint32_t pages);
 
-/* Mark a DIRTY run as offered to the kernel.  It becomes the oldest, last used
- * at USED. */
+/* Mark a DIRTY run, last used at USED, as offered to the kernel; it goes to its
+ * place by age, before all others of that second. */
 HIDDEN void tiling_mark_soft(struct region *region, uint16_t used);
 
 /* The neighbours in address order, or NULL at either end of the heap. */

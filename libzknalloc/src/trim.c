@@ -16,6 +16,10 @@
 /* Runs to look at, oldest first, for one that has a whole huge page. */
 #define VICTIM_TRIES 32
 
+/* Runs that the kernel may refuse to take, locked ones say, before the budget
+ * is left exceeded. */
+#define REFUSALS_MOST 4
+
 /* The slack of the budget: 1/64 of the peak, and room for a few huge pages. */
 static size_t budget(void)
 {
@@ -95,32 +99,53 @@ static struct region *advise(struct region *run, int (*os_call)(char *, size_t),
     return error == 0 ? run : NULL;
 }
 
-/* How to give RUN back: where pages were moved into it, by a fresh mapping,
- * which joins with its neighbours again. */
+/* Whether RUN is whole huge pages and nothing else. */
+static bool is_whole(const struct region *run)
+{
+    return run->page % HUGE_PAGES == 0 && run->pages % HUGE_PAGES == 0;
+}
+
+/* Give the BUSY run RUN back: where pages were moved into it, by a fresh
+ * mapping, which joins with its neighbours again.  Never a part of a huge page
+ * that was moved: it must stay one mapping, or it could not move again. */
 static struct region *discard(struct region *run)
 {
-    return advise(run, assembled(run->page, run->pages) ? os_renew : os_discard,
-                  REGION_ZERO);
+    bool renew = is_whole(run) && assembled(run->page, run->pages);
+    return advise(run, renew ? os_renew : os_discard, REGION_ZERO);
 }
 
 void trim_to_budget(void)
 {
-    for (size_t over; unlikely((over = trim_excess()) > 0);) {
+    unsigned refusals = 0;
+    size_t over;
+    while (unlikely((over = trim_excess()) > 0) && refusals < REFUSALS_MOST) {
         struct region *run = pick_victim(over);
         uint32_t pages = run->pages;
-        if (discard(run) == NULL)
-            break; /* locked memory, say: nothing to gain by insisting */
+        if (discard(run) == NULL) {
+            refusals++; /* it is the youngest now: try others */
+            continue;
+        }
         stats_add(STAT_evictions, 1);
         stats_add(STAT_bytes_evicted, pages_to_bytes(pages));
     }
     publish();
 }
 
-/* Give RUN, a DIRTY one, back; returns the pages, 0 where that failed. */
-static size_t release_run(struct region *run)
+/* Give RUN, a DIRTY one, back, or of one that pages were moved into the whole
+ * huge pages first.  Adds its pages to *TRIED, and returns them; 0 where the
+ * kernel refused (locked memory, say): the run is then the youngest. */
+static size_t release_run(struct region *run, size_t *tried)
 {
+    uint32_t page, end, zero;
+    if (assembled(run->page, run->pages) && !is_whole(run) &&
+        trim_core(run, &page, &end) && tiling_stocked()) {
+        run = tiling_carve(run, page, end - page, &zero);
+        store_relaxed(&run->state, REGION_BUSY);
+    } else {
+        tiling_detach(run);
+    }
     size_t pages = run->pages;
-    tiling_detach(run);
+    *tried += pages;
     return discard(run) != NULL ? pages : 0;
 }
 
@@ -144,26 +169,31 @@ size_t trim_release(void)
 {
     pthread_mutex_lock(&heap.lock);
     /* Other threads may be freeing: stop at what there was to give. */
-    size_t goal = heap.dirty, done = 0, pages = 1;
-    while (pages > 0 && done < goal && heap.oldest != NULL) {
-        pages = release_run(heap.oldest);
-        done += pages;
-    }
+    size_t goal = heap.dirty, tried = 0, done = 0;
+    while (tried < goal && heap.oldest != NULL)
+        done += release_run(heap.oldest, &tried);
     publish();
     pthread_mutex_unlock(&heap.lock);
     stats_add(STAT_bytes_released, pages_to_bytes(done));
     return pages_to_bytes(done);
 }
 
+/* The youngest run that is not soft. */
+static struct region *youngest_hard(void)
+{
+    struct region *run = heap.newest;
+    while (run != NULL && run->soft)
+        run = run->older;
+    return run;
+}
+
 size_t trim_soften(void)
 {
     pthread_mutex_lock(&heap.lock);
     size_t goal = heap.dirty - heap.soft, done = 0, pages = 1;
-    /* A run that was softened becomes the oldest, so taking the youngest each
-     * time takes each once, and their order stays. */
-    while (pages > 0 && done < goal && heap.newest != NULL &&
-           !heap.newest->soft) {
-        pages = soften_run(heap.newest);
+    struct region *run;
+    while (pages > 0 && done < goal && (run = youngest_hard()) != NULL) {
+        pages = soften_run(run);
         done += pages;
     }
     publish();
@@ -201,20 +231,17 @@ static struct region *to_soften(const struct trim_rules *rules)
 
 size_t trim_tick(const struct trim_rules *rules)
 {
-    size_t released = 0, softened = 0, pages = 1;
+    size_t released = 0, softened = 0, tried = 0;
     struct region *run;
     pthread_mutex_lock(&heap.lock);
     heap.clock++;
-    while (pages > 0 && (run = heap.oldest) != NULL &&
-           idle_seconds(run) >= rules->release_after) {
-        pages = release_run(run);
-        released += pages;
-    }
-    pages = 1;
-    while (pages > 0 && (run = to_soften(rules)) != NULL) {
-        pages = soften_run(run);
-        softened += pages;
-    }
+    /* A run that the kernel refuses counts as used now, so both loops end. */
+    size_t goal = heap.dirty;
+    while (tried < goal && (run = heap.oldest) != NULL &&
+           idle_seconds(run) >= rules->release_after)
+        released += release_run(run, &tried);
+    while ((run = to_soften(rules)) != NULL)
+        softened += soften_run(run);
     publish();
     size_t left = heap.dirty;
     pthread_mutex_unlock(&heap.lock);

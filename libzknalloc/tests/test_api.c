@@ -72,6 +72,13 @@ static void test_calloc(void)
             zkn_free(ptr);
         }
     }
+    /* Fresh memory is known to be zero. */
+    zkn_release_cache();
+    uint64_t cleared = stats_now().bytes_cleared;
+    char *fresh = zkn_calloc(1, 48 * MIB + 5000);
+    CHECK(stats_now().bytes_cleared - cleared, <=, 4 * MIB);
+    CHECK_TRUE(is_zero(fresh, 48 * MIB + 5000));
+    zkn_free(fresh);
     char *small = zkn_calloc(10, 10);
     CHECK_TRUE(is_zero(small, 100));
     zkn_free(small);

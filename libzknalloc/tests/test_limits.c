@@ -179,6 +179,61 @@ static void no_mprotect(void)
     use(MIB); /* what it has it goes on using */
 }
 
+/* A request that the kernel refuses must not cost the cache its growth. */
+static void refused_growth(void)
+{
+    struct rlimit limit = {1024 * MIB, 1024 * MIB};
+    CHECK(setrlimit(RLIMIT_DATA, &limit), ==, 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_TRUE(zkn_alloc((size_t)20 << 30) == NULL);
+        void *ptr = zkn_alloc((size_t)(i + 1) * 100 * MIB);
+        CHECK_TRUE(ptr != NULL && zkn_owns(ptr));
+        zkn_free(ptr);
+        zkn_release_cache();
+    }
+}
+
+/* One region that the program locked and freed must not stop the others. */
+static void locked_region(void)
+{
+    char *locked = zkn_alloc(4 * MIB), *middle = zkn_alloc(4 * MIB);
+    char *other = zkn_alloc(64 * MIB), *last = zkn_alloc(4 * MIB);
+    if (mlock(locked, MIB) != 0)
+        exit(SKIPPED);
+    memset(other, 1, 64 * MIB);
+    zkn_free(locked);
+    zkn_free(other);
+    CHECK(zkn_release_cache(), >=, 60 * MIB);
+    zkn_free(middle);
+    zkn_free(last);
+}
+
+/* Releasing between moves must leave each huge page one mapping. */
+static void moves_and_releases(void)
+{
+    enum { N = 64 };
+    char *ptrs[N] = {NULL};
+    uint64_t seed = 5;
+    for (int i = 0; i < 8000; i++) {
+        size_t n = random_next(&seed) % N;
+        if (ptrs[n] != NULL) {
+            CHECK(*ptrs[n], ==, (char)n);
+            zkn_free(ptrs[n]);
+            ptrs[n] = NULL;
+        } else {
+            size_t size = ZKN_THRESHOLD + random_next(&seed) % (6 * MIB);
+            ptrs[n] = zkn_alloc(size);
+            *ptrs[n] = (char)n;
+        }
+        if (i % 400 == 0)
+            zkn_release_cache();
+        if (i % 400 == 200)
+            zkn_soften_cache();
+    }
+    CHECK(stats_now().bytes_moved, >, 0);
+    CHECK(stats_now().fallback_move, ==, 0);
+}
+
 static void locked_memory(void)
 {
     if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
@@ -215,6 +270,9 @@ static const struct {
     {"no madvise", no_madvise, NULL, NULL, 0, NULL},
     {"no mprotect", no_mprotect, NULL, NULL, 0, NULL},
     {"locked memory", locked_memory, NULL, NULL, 0, NULL},
+    {"locked region", locked_region, NULL, NULL, 0, NULL},
+    {"refused growth", refused_growth, NULL, NULL, 0, NULL},
+    {"moves and releases", moves_and_releases, NULL, NULL, 0, NULL},
 };
 
 #define CASES (sizeof cases / sizeof cases[0])
