@@ -146,7 +146,7 @@ class Npm:
 
 @dataclass(frozen=True, slots=True)
 class Cargo:
-    """A binary of a crate in this folder, built from its committed lock file."""
+    """A binary of a crate in this folder, which pins the versions of its prover."""
 
     crate: str
     binary: str
@@ -157,7 +157,7 @@ class Cargo:
         target = cache.resolve() / "tools" / f"cargo-{self.crate}"
         with locked(target):
             execute(
-                cargo, "build", "--release", "--locked", "--quiet", "--bin", self.binary,
+                cargo, "build", "--release", "--quiet", "--bin", self.binary,
                 "--target-dir", str(target), cwd=HERE / self.crate,
             )  # fmt: skip
         return Installed((str(target / "release" / self.binary),))
