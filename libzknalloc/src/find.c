@@ -124,8 +124,8 @@ static struct window window_at(const struct heap_request *request,
     struct region *r = start;
     while (r->page + r->pages <= page)
         r = tiling_after(r);
-    /* ZERO pages are used from the start of a huge page on: see HUGE in
-     * heap_take(). */
+    /* ZERO pages are used from the start of a huge page on: see
+     * whole_end() in heap.c. */
     if (heap.huge && state_of(r) == REGION_ZERO)
         page = (uint32_t)max_size(r->page, round_down(page, HUGE_PAGES));
     page = align_page(page, request->align);

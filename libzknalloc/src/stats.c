@@ -71,7 +71,8 @@ static uint64_t sum(size_t offset)
     return total;
 }
 
-uint64_t stats_read(enum counter counter)
+/* A counter's sum over block and shards, as zknalloc_block.h defines it. */
+static uint64_t read_counter(enum counter counter)
 {
     return sum(offsetof(zkn_shard_counters_t, counters) +
                counter * sizeof(uint64_t));
@@ -83,7 +84,7 @@ int zkn_stats_get(zkn_stats_t *stats)
         return -EINVAL;
     zkn_stats_t now = {.size = stats->size,
                        .cache_bytes = block.cache_bytes,
-#define X(kind, name, meaning) .name = stats_read(STAT_##name),
+#define X(kind, name, meaning) .name = read_counter(STAT_##name),
                        ZKN_STATS_LIST(X)
 #undef X
     };

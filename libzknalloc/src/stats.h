@@ -64,9 +64,6 @@ static inline void shard_add(zkn_shard_counters_t *shard, enum counter counter,
     shard_bump(&shard->counters[counter], amount);
 }
 
-/* The sum over block and shards, as zknalloc_block.h defines it. */
-HIDDEN uint64_t stats_read(enum counter counter);
-
 /* Fill in what is known at initialisation and mark the block READY or OFF. */
 HIDDEN void stats_start(uint64_t state, size_t cache_bytes);
 

@@ -26,7 +26,8 @@ static size_t budget(void)
     return heap.high + heap.high / 64 + ((8 * MIB) >> heap.page_shift);
 }
 
-size_t trim_excess(void)
+/* Free pages above the budget. */
+static size_t excess(void)
 {
     size_t over = 0, committed = heap.live + heap.dirty;
     if (committed > budget())
@@ -118,7 +119,7 @@ void trim_to_budget(void)
 {
     unsigned refusals = 0;
     size_t over;
-    while (unlikely((over = trim_excess()) > 0) && refusals < REFUSALS_MOST) {
+    while (unlikely((over = excess()) > 0) && refusals < REFUSALS_MOST) {
         struct region *run = pick_victim(over);
         uint32_t pages = run->pages;
         if (discard(run) == NULL) {

@@ -18,9 +18,6 @@
  * heap.lock, which it drops around each system call. */
 HIDDEN void trim_to_budget(void);
 
-/* Free pages above the budget. */
-HIDDEN size_t trim_excess(void);
-
 /* The whole huge pages inside RUN: [*page, *end), if any. */
 HIDDEN bool trim_core(const struct region *run, uint32_t *page, uint32_t *end);
 
