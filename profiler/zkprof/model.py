@@ -141,6 +141,69 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """One function on a stack, told apart by name and module."""
+
+    name: str
+    """Demangled; `0x1234` where no symbol covers the address."""
+    module: str
+    """File name of the mapped object, `python` for Python frames, or empty."""
+    file: str = ""
+    """Source file, where known."""
+    line: int = 0
+    """First line of the function in `file`, or 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackTime:
+    """CPU seconds of one class on one stack of one thread."""
+
+    kind: Kind
+    tid: int
+    frames: tuple[int, ...]
+    """Outermost first; indices into `Measurement.frames`."""
+    seconds: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class PythonJoin:
+    """How Python frames were put onto native stacks."""
+
+    source: str
+    """`py-spy` (joined by thread and time) or `perf-map` (exact: trampoline)."""
+    matched: float
+    """Share of the Python threads' samples that found a Python stack, 0 to 1."""
+    gap_s: float
+    """Median distance in time between a sample and its Python stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the target asked of the kernel in the window, from tracepoints."""
+
+    mapped: int
+    unmapped: int
+    advised: int
+    calls: dict[str, int]
+    """Calls by name: mmap, munmap, madvise, brk, mremap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What surrounds the target and changes what memory costs."""
+
+    huge_share: float | None = None
+    """Of its anonymous memory, the share in huge pages at the end, 0 to 1."""
+    psi_some_s: float | None = None
+    """Seconds of memory pressure (`some`) in the window."""
+    cgroup_limit: int | None = None
+    cgroup_used: int | None = None
+    mmap_lock_wait_s: float | None = None
+    """Seconds its threads slept or spun waiting for `mmap_lock`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """Everything measured in one window."""
 
@@ -158,3 +221,11 @@ class Measurement:
     library: LibraryCounters | None = None
     exited: bool = False
     """The target ended inside the window."""
+    frames: tuple[Frame, ...] = ()
+    stacks: tuple[StackTime, ...] = ()
+    """Where the time went; empty where the tier has no user stacks."""
+    python: PythonJoin | None = None
+    traffic: Traffic | None = None
+    context: Context = field(default_factory=Context)
+    pids: tuple[int, ...] = ()
+    """With children: every process measured, the target first."""
