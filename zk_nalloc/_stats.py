@@ -81,7 +81,7 @@ class Stats:
     syscalls_move: int
     """Mremap calls made."""
     syscalls_scan: int
-    """PAGEMAP_SCAN calls made."""
+    """Looks into the page table."""
     fallback_system: int
     """Large requests passed to the system."""
     fallback_thp: int
@@ -112,6 +112,12 @@ class Stats:
     """High-water mark of committed_now."""
     regions_now: int
     """Live regions."""
+    sparse_takes: int
+    """Zeroed requests served in small pages."""
+    sparse_drops: int
+    """Times such a region's pages were given back."""
+    fallback_scan: int
+    """Looks into the page table that failed."""
     cache_bytes: int
     """The ceiling of the cache in force."""
     classes: tuple[ClassStats, ...]

@@ -167,7 +167,7 @@ ZKN_API size_t zkn_stage_boundary(void) ZKN_NOTHROW;
     X(COUNTER, syscalls_map, "mmap and mprotect calls made")                   \
     X(COUNTER, syscalls_advise, "madvise calls made")                          \
     X(COUNTER, syscalls_move, "mremap calls made")                             \
-    X(COUNTER, syscalls_scan, "PAGEMAP_SCAN calls made")                       \
+    X(COUNTER, syscalls_scan, "looks into the page table")                     \
     X(COUNTER, fallback_system, "large requests passed to the system")         \
     X(COUNTER, fallback_thp, "huge-page advice that the kernel refused")       \
     X(COUNTER, bytes_moved, "bytes moved between free runs by mremap")         \
@@ -182,7 +182,10 @@ ZKN_API size_t zkn_stage_boundary(void) ZKN_NOTHROW;
     X(GAUGE, soft_now, "bytes of cached_now that the kernel may take")         \
     X(GAUGE, committed_now, "live_now + cached_now")                           \
     X(PEAK, committed_peak, "high-water mark of committed_now")                \
-    X(GAUGE, regions_now, "live regions")
+    X(GAUGE, regions_now, "live regions")                                      \
+    X(COUNTER, sparse_takes, "zeroed requests served in small pages")          \
+    X(COUNTER, sparse_drops, "times such a region's pages were given back")    \
+    X(COUNTER, fallback_scan, "looks into the page table that failed")
 
 /* Rows of zkn_stats_t.classes: one per power of two from ZKN_THRESHOLD. */
 #define ZKN_STATS_CLASSES 24

@@ -72,6 +72,46 @@ static struct region *pick_donor(uint32_t pages)
     return NULL;
 }
 
+/* Make one move, of pages of one mapping.  Called and returns with the lock. */
+static bool move(uint32_t from, uint32_t to, uint32_t pages)
+{
+    size_t unit = HUGE_PAGES;
+    char *target = page_address(to);
+    if (refused || heap.moves >= MOVES_MOST)
+        return false;
+    heap.busy++;
+    pthread_mutex_unlock(&heap.lock);
+    int error = os_move(page_address(from), target, pages_to_bytes(pages));
+    /* Kernels before 6.17 may have unmapped the target already. */
+    if (error != 0)
+        (void)os_renew(target, pages_to_bytes(pages));
+    pthread_mutex_lock(&heap.lock);
+    heap.busy--;
+    if (error != 0) {
+        stats_add(STAT_fallback_move, 1);
+        refused = true;
+        return false;
+    }
+    for (size_t i = 0; i < pages / unit; i++)
+        set_moved(to / unit + i, true);
+    stats_add(STAT_bytes_moved, pages_to_bytes(pages));
+    return true;
+}
+
+uint32_t assemble_move(uint32_t from, uint32_t to, uint32_t pages)
+{
+    uint32_t done = 0;
+    while (done < pages) {
+        uint32_t step = pages - done;
+        if (assembled(from + done, step))
+            step = (uint32_t)HUGE_PAGES;
+        if (!move(from + done, to + done, step))
+            break;
+        done += step;
+    }
+    return done;
+}
+
 uint32_t assemble(struct region *region)
 {
     size_t unit = HUGE_PAGES;
@@ -80,30 +120,15 @@ uint32_t assemble(struct region *region)
         (size_t)region->page + region->zero_first + region->zero_pages, unit);
     uint32_t done = 0;
 
-    while (!refused && to < stop && heap.moves < MOVES_MOST &&
-           tiling_stocked()) {
+    while (to < stop && tiling_stocked()) {
         struct region *donor = pick_donor((uint32_t)(stop - to));
         if (donor == NULL)
             break;
         uint32_t pages = donor->pages;
-        heap.busy++;
-        pthread_mutex_unlock(&heap.lock);
-        char *target = page_address((uint32_t)to);
-        int error =
-            os_move(page_address(donor->page), target, pages_to_bytes(pages));
-        /* Kernels before 6.17 may have unmapped the target already. */
-        if (error != 0)
-            (void)os_renew(target, pages_to_bytes(pages));
-        pthread_mutex_lock(&heap.lock);
-        heap.busy--;
-        tiling_free(donor, error == 0 ? REGION_ZERO : REGION_DIRTY);
-        if (error != 0) {
-            stats_add(STAT_fallback_move, 1);
-            refused = true;
+        bool moved_it = move(donor->page, (uint32_t)to, pages);
+        tiling_free(donor, moved_it ? REGION_ZERO : REGION_DIRTY);
+        if (!moved_it)
             break;
-        }
-        for (size_t i = 0; i < pages / unit; i++)
-            set_moved(to / unit + i, true);
         to += pages;
         done += pages;
     }
@@ -112,7 +137,6 @@ uint32_t assemble(struct region *region)
         uint32_t end = region->page + region->zero_first + region->zero_pages;
         region->zero_first = (uint32_t)to - region->page;
         region->zero_pages = end - (uint32_t)to;
-        stats_add(STAT_bytes_moved, pages_to_bytes(done));
     }
     return done;
 }

@@ -28,6 +28,12 @@
  * heap.lock, which it drops around each system call. */
 HIDDEN uint32_t assemble(struct region *region);
 
+/* Move PAGES pages, whole huge pages of the caller's, from page FROM to TO,
+ * also the caller's.  Returns how many were moved, from the first on; what
+ * they leave reads as zero.  Called and returns with heap.lock, which it drops
+ * around each system call. */
+HIDDEN uint32_t assemble_move(uint32_t from, uint32_t to, uint32_t pages);
+
 /* Whether a move ended in [page, page + pages); forget it. */
 HIDDEN bool assembled(uint32_t page, uint32_t pages);
 HIDDEN void assemble_forget(uint32_t page, uint32_t pages);

@@ -20,6 +20,7 @@
 #include "stats.h"
 #include "trim.h"
 #include "watch.h"
+#include "zero.h"
 
 static uint32_t pages_for(size_t size)
 {
@@ -65,26 +66,6 @@ static void give(struct region *chain)
 
 /* ----------------------------------------------------------------- allocate */
 
-static void clear_part(char *from, char *to)
-{
-    if (from < to) {
-        memset(from, 0, (size_t)(to - from));
-        stats_add(STAT_bytes_cleared, (uint64_t)(to - from));
-    }
-}
-
-/* Clear SIZE bytes, save for pages that are known to be zero. */
-static void clear(const struct region *region, size_t size)
-{
-    char *start = load_relaxed(&region->addr), *end = start + size;
-    char *zero = page_address(region->page + region->zero_first);
-    char *rest = zero + pages_to_bytes(region->zero_pages);
-    if (region->zero_pages == 0)
-        rest = zero = end;
-    clear_part(start, zero < end ? zero : end);
-    clear_part(rest > start ? rest : start, end);
-}
-
 /* Count a region that the page heap served, FRESH of its pages from the
  * kernel, for a request of SIZE bytes. */
 static struct region *counted(struct region *region, size_t size,
@@ -92,11 +73,12 @@ static struct region *counted(struct region *region, size_t size,
 {
     if (region == NULL)
         return NULL;
+    uint32_t pages = region->sparse ? region->asked : region->pages;
     uint64_t *row = fresh == 0 ? zknalloc_stats_v1.heap.class_hits
                                : zknalloc_stats_v1.heap.class_misses;
     __atomic_fetch_add(&row[stats_class(size)], 1, __ATOMIC_RELAXED);
     stats_add(fresh == 0 ? STAT_hits : STAT_misses, 1);
-    stats_add(STAT_bytes_hit, pages_to_bytes(region->pages - fresh));
+    stats_add(STAT_bytes_hit, pages_to_bytes(pages - fresh));
     stats_add(STAT_bytes_missed, pages_to_bytes(fresh));
     stats_add(STAT_regions_now, 1);
     return region;
@@ -125,6 +107,13 @@ static struct region *take_any(struct heap_request request, size_t size)
     return counted(region, size, fresh);
 }
 
+static struct region *take_sparse(uint32_t pages, size_t size, bool probe)
+{
+    uint32_t fresh = 0;
+    struct region *region = zero_take(pages, probe, &fresh);
+    return counted(region, size, fresh);
+}
+
 /* Hand REGION to the program. */
 static void *publish(struct region *region)
 {
@@ -142,6 +131,14 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
 
     struct heap_request request = request_for(size, alignment);
     struct region *region = NULL;
+    if (zeroed) {
+        stats_add(STAT_callocs, 1);
+        if (size >= SPARSE_LEAST && alignment <= HUGE_PAGE) {
+            region = take_sparse(request.pages, size, false);
+            if (region != NULL)
+                return publish(region);
+        }
+    }
     if (magazine_fits(request.pages) && likely(alignment <= 64))
         region = magazine_take(request.pages, size);
     if (likely(region != NULL)) {
@@ -149,15 +146,20 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
     } else {
         give(magazine_tick());
         region = take_resident(request, size);
+        if (region == NULL && zeroed && size >= SPARSE_LEAST &&
+            alignment <= HUGE_PAGE) {
+            region = take_sparse(request.pages, size, true);
+            if (region != NULL)
+                return publish(region);
+        }
         if (region == NULL)
             region = take_any(request, size);
         if (region == NULL)
             return NULL;
     }
-    if (zeroed) {
-        stats_add(STAT_callocs, 1);
-        clear(region, size);
-    }
+    region->zeroed = zeroed;
+    if (zeroed)
+        zero_clear(region, size);
     return publish(region);
 }
 
@@ -173,6 +175,16 @@ void cache_free(void *ptr, size_t size)
             &region->state, &live, REGION_HELD, memory_order_acq_rel,
             memory_order_relaxed)))
         log_misuse("freed twice", ptr);
+
+    if (unlikely(region->sparse)) {
+        stats_add(STAT_frees, 1);
+        stats_sub(STAT_regions_now, 1);
+        watch_free(zero_give(region));
+        return;
+    }
+    if (unlikely(region->zeroed) &&
+        pages_to_bytes(region->pages) >= SPARSE_LEAST)
+        zero_learn(region);
 
     /* A coloured region that was cut since is too short for what requests of
      * its size in pages expect. */
@@ -236,6 +248,28 @@ static void *grow(struct region *region, void *ptr, size_t size)
     return result;
 }
 
+/* Make REGION, a sparse one, useful for SIZE bytes. */
+static void *resize_sparse(struct region *region, void *ptr, size_t size)
+{
+    uint32_t pages = pages_for(size), fresh = 0;
+    if (size <= capacity(region)) {
+        zero_shrink(region, pages);
+        return ptr;
+    }
+    struct region *moved = zero_grow(region, pages, &fresh);
+    if (moved != NULL) {
+        counted(moved, size, fresh);
+    } else {
+        moved = take_any(request_for(size, 1), size);
+        if (moved == NULL)
+            return NULL;
+        memcpy(load_relaxed(&moved->addr), ptr, capacity(region));
+    }
+    void *result = publish(moved);
+    cache_free(ptr, 0);
+    return result;
+}
+
 void *cache_realloc(void *ptr, size_t size)
 {
     struct region *region = live_region(ptr);
@@ -244,7 +278,9 @@ void *cache_realloc(void *ptr, size_t size)
 
     if (unlikely(size >= heap.span))
         return NULL;
-    if (size > had) {
+    if (unlikely(region->sparse)) {
+        result = resize_sparse(region, ptr, size);
+    } else if (size > had) {
         result = grow(region, ptr, size);
     } else if (had - size >= ZKN_THRESHOLD) {
         uint32_t keep =

@@ -224,12 +224,15 @@ struct window find_place(const struct heap_request *request,
             if (!grow_pool())
                 return (struct window){0};
         }
-        struct window place = window_in(request, REGION_DIRTY);
-        if (place.first != NULL || source == HEAP_RESIDENT)
-            return place;
-        place = window_mixed(request);
-        if (place.dirty > 0)
-            return place;
+        struct window place = {0};
+        if (source != HEAP_UNTOUCHED) {
+            place = window_in(request, REGION_DIRTY);
+            if (place.first != NULL || source == HEAP_RESIDENT)
+                return place;
+            place = window_mixed(request);
+            if (place.dirty > 0)
+                return place;
+        }
         place = window_in(request, REGION_ZERO);
         if (place.first != NULL)
             return place;

@@ -15,6 +15,10 @@
 #include "trim.h"
 #include "zknalloc_private.h"
 
+/* Each sparse region may be a mapping of its own; processes may have 65 530.
+ */
+#define SPARSE_MOST 2048
+
 struct zkn_private_range zkn_private_range;
 struct heap heap = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -136,6 +140,62 @@ size_t heap_give(struct region *chain)
         tiling_free(chain, REGION_DIRTY);
         chain = next;
     }
+    trim_to_budget();
+    size_t dirty = heap.dirty;
+    pthread_mutex_unlock(&heap.lock);
+    return dirty;
+}
+
+struct region *heap_take_sparse(uint32_t pages, uint32_t counted,
+                                uint32_t *fresh)
+{
+    size_t whole = round_up(pages, HUGE_PAGES);
+    struct region *region = NULL;
+    bool small = false;
+    *fresh = 0;
+    pthread_mutex_lock(&heap.lock);
+    struct region *run = tree_fit(&heap.free[REGION_SPARSE], (uint32_t)whole);
+    if (run != NULL && run->pages <= whole + whole / 8) {
+        region = run;
+        tiling_detach(region);
+        store_relaxed(&region->state, REGION_HELD);
+    } else if (heap.sparse < SPARSE_MOST) {
+        struct heap_request request = {.pages = (uint32_t)whole,
+                                       .align = (uint32_t)HUGE_PAGES};
+        struct window place = find_place(&request, HEAP_UNTOUCHED);
+        uint32_t zero;
+        if (place.first != NULL) {
+            region =
+                tiling_carve(place.first, place.page, request.pages, &zero);
+            region->sparse = small = true;
+            region->kept = 0;
+            heap.sparse++;
+            *fresh = pages;
+        }
+    }
+    if (region != NULL) {
+        region->counted = (uint32_t)max_size(counted, region->kept);
+        store_relaxed(&region->addr, page_address(region->page));
+        heap.live += region->counted;
+        heap.high = max_size(heap.high, heap.live);
+        trim_to_budget();
+    }
+    pthread_mutex_unlock(&heap.lock);
+    if (small && heap.huge)
+        os_advise_small(page_address(region->page),
+                        pages_to_bytes(region->pages));
+    return region;
+}
+
+size_t heap_give_sparse(struct region *region, enum region_state state,
+                        uint32_t counted)
+{
+    pthread_mutex_lock(&heap.lock);
+    heap.live -= region->counted;
+    region->counted = counted;
+    if (state != REGION_SPARSE)
+        heap_unsparse(region);
+    tiling_free(region, state);
     trim_to_budget();
     size_t dirty = heap.dirty;
     pthread_mutex_unlock(&heap.lock);

@@ -53,14 +53,16 @@ struct heap {
     uint32_t pool_next;   /* never used from here on */
     uint32_t spare_count; /* in the list below */
     struct region *spares;
-    struct tree free[REGION_STATES]; /* of DIRTY, ZERO and BARE */
-    struct region *oldest, *newest;  /* DIRTY, by last use */
-    size_t live, dirty;              /* pages; magazines count as live */
+    struct tree free[REGION_STATES]; /* of DIRTY, ZERO, SPARSE and BARE */
+    struct region *oldest, *newest;  /* DIRTY and SPARSE, by last use */
+    size_t live;                     /* pages, magazines included */
+    size_t dirty;                    /* pages, SPARSE runs as they count */
     size_t soft;                     /* pages of dirty that are soft */
     size_t high;                     /* of live, since the last stage ended */
     size_t ceiling;                  /* pages that dirty may reach */
     unsigned clock;                  /* seconds, kept by watch.c */
     unsigned busy;                   /* runs in the state BUSY */
+    unsigned sparse;                 /* regions that are sparse */
     size_t moves;                    /* see assemble.h */
 };
 
@@ -85,7 +87,8 @@ HIDDEN int heap_open(size_t bytes, size_t ceiling, bool huge);
 /* Where the pages of a request may come from. */
 enum heap_source {
     HEAP_RESIDENT, /* DIRTY runs alone */
-    HEAP_ANY       /* and the kernel */
+    HEAP_ANY,      /* and the kernel */
+    HEAP_UNTOUCHED /* the kernel alone */
 };
 
 /* A HELD region for REQUEST, its addr at the first page; NULL where SOURCE has
@@ -96,6 +99,24 @@ HIDDEN struct region *heap_take(struct heap_request request,
 /* Take back a chain (linked by left) of HELD regions.  Returns the pages that
  * are DIRTY now. */
 HIDDEN size_t heap_give(struct region *chain);
+
+/* A HELD sparse region of whole huge pages for at least PAGES pages, all of
+ * which read as zero, that counts as COUNTED pages or as what it has resident.
+ * *FRESH as above. */
+HIDDEN struct region *heap_take_sparse(uint32_t pages, uint32_t counted,
+                                       uint32_t *fresh);
+
+/* Take back a HELD sparse region: as SPARSE with COUNTED pages resident, or
+ * sparse no longer and ZERO or DIRTY.  Returns as heap_give() does. */
+HIDDEN size_t heap_give_sparse(struct region *region, enum region_state state,
+                               uint32_t counted);
+
+/* REGION stops being sparse.  Needs the lock. */
+static inline void heap_unsparse(struct region *region)
+{
+    heap.sparse -= region->sparse;
+    region->sparse = false;
+}
 
 /* Make the caller's region PAGES pages long where the pages that follow it
  * are free and SOURCE allows them.  Returns whether it is; *FRESH as above. */

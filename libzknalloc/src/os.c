@@ -124,6 +124,96 @@ void os_advise_huge(char *addr, size_t length)
         stats_add(STAT_fallback_thp, 1);
 }
 
+void os_advise_small(char *addr, size_t length)
+{
+    (void)COUNTED(STAT_syscalls_advise, madvise(addr, length, MADV_NOHUGEPAGE));
+}
+
+int os_discard_small(char *addr, size_t length)
+{
+    int error = os_discard(addr, length);
+    if (error == 0)
+        os_advise_huge(addr, length);
+    return error;
+}
+
+int os_look_open(void)
+{
+    int saved = errno, fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    int result = fd >= 0 ? fd : -errno;
+    errno = saved;
+    return result;
+}
+
+void os_look_close(int fd)
+{
+    int saved = errno;
+    close(fd);
+    errno = saved;
+}
+
+/* Documentation/admin-guide/mm/pagemap.rst of the kernel. */
+#define PAGEMAP_EXCLUSIVE ((uint64_t)1 << 56)
+#define PAGEMAP_SWAPPED   ((uint64_t)1 << 62)
+#define PAGEMAP_PRESENT   ((uint64_t)1 << 63)
+
+int os_look(int fd, const char *addr, size_t count, unsigned char *pages)
+{
+    uint64_t entries[OS_LOOK_MOST];
+    size_t want = count * sizeof entries[0], got = 0;
+    off_t from = (off_t)((uintptr_t)addr / os_page_size() * sizeof entries[0]);
+    int saved = errno;
+    stats_add(STAT_syscalls_scan, 1);
+    while (got < want) {
+        ssize_t n =
+            pread(fd, (char *)entries + got, want - got, from + (off_t)got);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            int error = n < 0 ? -errno : -EIO;
+            errno = saved;
+            return error;
+        }
+        got += (size_t)n;
+    }
+    errno = saved;
+    for (size_t i = 0; i < count; i++) {
+        bool own = (entries[i] & PAGEMAP_SWAPPED) ||
+                   ((entries[i] & PAGEMAP_PRESENT) &&
+                    (entries[i] & PAGEMAP_EXCLUSIVE));
+        pages[i] = own                            ? OS_PAGE_OWN
+                   : entries[i] & PAGEMAP_PRESENT ? OS_PAGE_SHARED
+                                                  : OS_PAGE_NONE;
+    }
+    return 0;
+}
+
+bool os_measure_page(unsigned *fault, unsigned *discard)
+{
+    enum { PAGES = 64 };
+    int saved = errno;
+    size_t page = os_page_size(), length = PAGES * page;
+    char *addr = mmap(NULL, length, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    stats_add(STAT_syscalls_map, 1);
+    if (addr == MAP_FAILED) {
+        errno = saved;
+        return false;
+    }
+    os_advise_small(addr, length);
+    uint64_t start = os_now_ns();
+    for (size_t i = 0; i < PAGES; i++)
+        ((volatile char *)addr)[i * page] = 1;
+    uint64_t touched = os_now_ns();
+    bool done = os_discard(addr, length) == 0;
+    uint64_t end = os_now_ns();
+    (void)munmap(addr, length);
+    errno = saved;
+    *fault = (unsigned)((touched - start) / PAGES + 1);
+    *discard = (unsigned)((end - touched) / PAGES + 1);
+    return done;
+}
+
 uint64_t os_now_ns(void)
 {
     struct timespec now;

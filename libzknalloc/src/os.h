@@ -50,6 +50,36 @@ HIDDEN int os_soften(char *addr, size_t length);
  * refusal is counted, never an error. */
 HIDDEN void os_advise_huge(char *addr, size_t length);
 
+/* Ask for small pages in the range. */
+HIDDEN void os_advise_small(char *addr, size_t length);
+
+/* As os_discard(), for a range that was advised to use small pages: it is no
+ * longer. */
+HIDDEN int os_discard_small(char *addr, size_t length);
+
+/* What a page of this process holds, as far as the page table tells. */
+enum os_page {
+    OS_PAGE_NONE,   /* nothing: it reads as zero, by a page fault */
+    OS_PAGE_SHARED, /* resident, and perhaps the kernel's page of zeros */
+    OS_PAGE_OWN     /* resident or swapped out */
+};
+
+/* Open the page table for looking; a descriptor or -errno.  It is this
+ * process's at this moment: neither kept nor passed on. */
+HIDDEN int os_look_open(void);
+HIDDEN void os_look_close(int fd);
+
+/* The most pages of one look. */
+#define OS_LOOK_MOST 512
+
+/* Look at COUNT pages from ADDR on, OS_LOOK_MOST at most. */
+HIDDEN int os_look(int fd, const char *addr, size_t count,
+                   unsigned char *pages);
+
+/* What a page costs here, in ns, averaged over a few: its first touch, and
+ * giving it back.  Returns whether that could be measured. */
+HIDDEN bool os_measure_page(unsigned *fault, unsigned *discard);
+
 /* Whether the kernel uses huge pages where it is asked to. */
 HIDDEN bool os_huge_pages(void);
 

@@ -26,30 +26,44 @@
 #include "base.h"
 
 enum region_state {
-    REGION_SPARE, /* descriptor not in use */
-    REGION_LIVE,  /* the program's */
-    REGION_HELD,  /* freed by the program, in a magazine or on its way back */
-    REGION_BUSY,  /* one thread's, for a system call outside the lock */
-    REGION_DIRTY, /* free, may be resident, content unspecified */
-    REGION_ZERO,  /* free, not resident, reads as zero */
-    REGION_BARE,  /* free, not accessible yet */
+    REGION_SPARE,  /* descriptor not in use */
+    REGION_LIVE,   /* the program's */
+    REGION_HELD,   /* freed by the program, in a magazine or on its way back */
+    REGION_BUSY,   /* one thread's, for a system call outside the lock */
+    REGION_DIRTY,  /* free, may be resident, content unspecified */
+    REGION_ZERO,   /* free, not resident, reads as zero */
+    REGION_SPARSE, /* free, a few pages resident, reads as zero: see zero.h */
+    REGION_BARE,   /* free, not accessible yet */
     REGION_STATES
 };
 
 struct region {
     _Atomic(char *) addr; /* what the program holds; NULL unless LIVE, HELD */
     _Atomic uint32_t state;
-    uint32_t zero_pages; /* LIVE: pages known to read as zero, from ... */
-    uint32_t page;       /* first page, counted from the heap's base */
+    union {
+        uint32_t zero_pages; /* LIVE: pages known to read as zero, from ... */
+        uint32_t kept; /* sparse: pages that its last owner left resident */
+    };
+    uint32_t page; /* first page, counted from the heap's base */
     uint32_t pages;
     /* Free: children in the tree of its state.  HELD: left is the next one
      * in the magazine.  SPARE: left is the next in the pool. */
-    struct region *left, *right;
-    /* DIRTY: neighbours by age, see heap.h. */
+    struct region *left;
+    union {
+        struct region *right;
+        uint32_t asked; /* LIVE, sparse: pages that the program asked for */
+    };
+    /* DIRTY and SPARSE: neighbours by age, see heap.h. */
     struct region *older, *newer;
-    uint32_t zero_first; /* ... this page of the region on */
-    bool soft;           /* DIRTY: offered to the kernel since its last use */
-    uint16_t used;       /* DIRTY: heap.clock at its last use */
+    union {
+        uint32_t zero_first; /* ... this page of the region on */
+        uint32_t counted;    /* sparse: pages that count as resident */
+    };
+    uint16_t used;   /* DIRTY and SPARSE: heap.clock at its last use */
+    bool soft : 1;   /* likewise: offered to the kernel since its last use */
+    bool sparse : 1; /* a few small pages of it are resident: see zero.h */
+    bool probe : 1;  /* LIVE, sparse: to find out what its like is used for */
+    bool zeroed : 1; /* LIVE: given out as zeroed memory */
 };
 
 _Static_assert(sizeof(struct region) <= 64, "a descriptor is a cache line");

@@ -6,7 +6,8 @@
  *   - regions tile [0, top): region_at(first page) and region_at(last page)
  *     are the region itself;
  *   - two neighbours are never both DIRTY, both ZERO or both BARE;
- *   - a free run is in the tree of its state, a DIRTY one in the age list too.
+ *   - a free run is in the tree of its state, a DIRTY or SPARSE one in the age
+ *     list too.
  *
  * The age list is ordered by last use.  A run that is cut keeps its age; runs
  * that join take the younger one's, since a part of them was just used.
@@ -57,7 +58,7 @@ struct region *tiling_add(enum region_state state, uint32_t page,
     store_relaxed(&region->addr, NULL);
     store_relaxed(&region->state, state);
     region->zero_first = region->zero_pages = 0;
-    region->soft = false;
+    region->soft = region->sparse = region->probe = region->zeroed = false;
     cover(region, page, pages);
     return region;
 }
@@ -94,10 +95,16 @@ static void age_link(struct region *region, struct region *place)
 
 /* ---------------------------------------------------------- free and unfree */
 
+/* Whether free runs of STATE may be resident, and so have an age. */
+static bool keeps(enum region_state state)
+{
+    return state == REGION_DIRTY || state == REGION_SPARSE;
+}
+
 static void set_soft(struct region *region, bool soft)
 {
     if (region->soft != soft) {
-        heap.soft += soft ? region->pages : -(size_t)region->pages;
+        heap.soft += soft ? counted(region) : -(size_t)counted(region);
         region->soft = soft;
     }
 }
@@ -106,10 +113,10 @@ void tiling_detach(struct region *region)
 {
     enum region_state state = state_of(region);
     tree_remove(&heap.free[state], region);
-    if (state == REGION_DIRTY) {
+    if (keeps(state)) {
         set_soft(region, false);
         age_unlink(region);
-        heap.dirty -= region->pages;
+        heap.dirty -= counted(region);
     }
     store_relaxed(&region->state, REGION_BUSY);
 }
@@ -121,13 +128,15 @@ struct region *tiling_free(struct region *region, enum region_state state)
     uint32_t page = region->page, pages = region->pages;
 
     store_relaxed(&region->addr, NULL);
-    if (before != NULL && state_of(before) == state) {
+    /* A sparse run keeps its size, for requests of that size. */
+    bool joins = state != REGION_SPARSE;
+    if (joins && before != NULL && state_of(before) == state) {
         tiling_detach(before);
         page = before->page;
         pages += before->pages;
         descriptor_put(before);
     }
-    if (after != NULL && state_of(after) == state) {
+    if (joins && after != NULL && state_of(after) == state) {
         tiling_detach(after);
         pages += after->pages;
         descriptor_put(after);
@@ -135,11 +144,11 @@ struct region *tiling_free(struct region *region, enum region_state state)
     cover(region, page, pages);
     store_relaxed(&region->state, state);
     tree_insert(&heap.free[state], region);
-    if (state == REGION_DIRTY) {
+    if (keeps(state)) {
         region->soft = false;
         region->used = (uint16_t)heap.clock;
         age_link(region, NULL);
-        heap.dirty += pages;
+        heap.dirty += counted(region);
     }
     return region;
 }

@@ -19,8 +19,9 @@ HIDDEN bool tiling_stocked(void);
 HIDDEN struct region *tiling_add(enum region_state state, uint32_t page,
                                  uint32_t pages);
 
-/* Put a run that is in no list into the state STATE (DIRTY, ZERO or BARE),
- * joined with its neighbours of the same state.  Returns the joined run. */
+/* Put a run that is in no list into the free state STATE, joined with its
+ * neighbours of the same state save where that is SPARSE.  Returns the joined
+ * run. */
 HIDDEN struct region *tiling_free(struct region *region,
                                   enum region_state state);
 
@@ -53,7 +54,13 @@ static inline enum region_state state_of(const struct region *region)
     return (enum region_state)load_relaxed(&region->state);
 }
 
-/* Whether the run is free and accessible. */
+/* Pages of REGION that count as resident where it is LIVE or may be. */
+static inline uint32_t counted(const struct region *region)
+{
+    return region->sparse ? region->counted : region->pages;
+}
+
+/* Whether the run is free, accessible and of no particular kind. */
 static inline bool is_free(const struct region *region)
 {
     enum region_state state = state_of(region);

@@ -70,6 +70,10 @@ static struct region *pick_victim(size_t pages)
         for (unsigned i = 0; r != NULL && i < VICTIM_TRIES; i++, r = r->newer) {
             if (!trim_core(r, &page, &end))
                 continue;
+            if (r->sparse) {
+                run = r; /* never a part of one */
+                break;
+            }
             size_t want = round_up(pages, HUGE_PAGES);
             if (end - page > want)
                 page = end - (uint32_t)want;
@@ -83,7 +87,8 @@ static struct region *pick_victim(size_t pages)
 }
 
 /* Make OS_CALL on a BUSY run without the lock; the run is put back as AFTER,
- * or as DIRTY where the kernel refuses.  Returns the run or NULL. */
+ * DIRTY or ZERO, and as what it was where the kernel refuses or it need not
+ * change.  Returns the run, or NULL where the kernel refused. */
 static struct region *advise(struct region *run, int (*os_call)(char *, size_t),
                              enum region_state after)
 {
@@ -96,7 +101,13 @@ static struct region *advise(struct region *run, int (*os_call)(char *, size_t),
         stats_add(STAT_fallback_advise, 1);
     else if (os_call == os_renew)
         assemble_forget(run->page, run->pages);
-    run = tiling_free(run, error == 0 ? after : REGION_DIRTY);
+    if (error == 0 && after == REGION_ZERO)
+        heap_unsparse(run);
+    if (run->sparse)
+        after = REGION_SPARSE;
+    else if (error != 0)
+        after = REGION_DIRTY;
+    run = tiling_free(run, after);
     return error == 0 ? run : NULL;
 }
 
@@ -112,7 +123,9 @@ static bool is_whole(const struct region *run)
 static struct region *discard(struct region *run)
 {
     bool renew = is_whole(run) && assembled(run->page, run->pages);
-    return advise(run, renew ? os_renew : os_discard, REGION_ZERO);
+    int (*os_call)(char *, size_t) =
+        run->sparse ? os_discard_small : os_discard;
+    return advise(run, renew ? os_renew : os_call, REGION_ZERO);
 }
 
 void trim_to_budget(void)
@@ -121,7 +134,7 @@ void trim_to_budget(void)
     size_t over;
     while (unlikely((over = excess()) > 0) && refusals < REFUSALS_MOST) {
         struct region *run = pick_victim(over);
-        uint32_t pages = run->pages;
+        uint32_t pages = counted(run);
         if (discard(run) == NULL) {
             refusals++; /* it is the youngest now: try others */
             continue;
@@ -132,36 +145,37 @@ void trim_to_budget(void)
     publish();
 }
 
-/* Give RUN, a DIRTY one, back, or of one that pages were moved into the whole
- * huge pages first.  Adds its pages to *TRIED, and returns them; 0 where the
- * kernel refused (locked memory, say): the run is then the youngest. */
+/* Give RUN, a DIRTY or SPARSE one, back, or of one that pages were moved into
+ * the whole huge pages first.  Adds its pages to *TRIED, and returns them; 0
+ * where the kernel refused (locked memory, say): the run is then the youngest.
+ */
 static size_t release_run(struct region *run, size_t *tried)
 {
     uint32_t page, end, zero;
-    if (assembled(run->page, run->pages) && !is_whole(run) &&
+    if (!run->sparse && assembled(run->page, run->pages) && !is_whole(run) &&
         trim_core(run, &page, &end) && tiling_stocked()) {
         run = tiling_carve(run, page, end - page, &zero);
         store_relaxed(&run->state, REGION_BUSY);
     } else {
         tiling_detach(run);
     }
-    size_t pages = run->pages;
+    size_t pages = counted(run);
     *tried += pages;
     return discard(run) != NULL ? pages : 0;
 }
 
-/* Offer RUN, a DIRTY one, to the kernel; returns the pages, 0 where that
- * failed. */
+/* Offer RUN, a DIRTY or SPARSE one, to the kernel; returns the pages, 0 where
+ * that failed. */
 static size_t soften_run(struct region *run)
 {
-    uint32_t pages = run->pages;
+    uint32_t length = run->pages, pages = counted(run);
     uint16_t used = run->used;
     tiling_detach(run);
     run = advise(run, os_soften, REGION_DIRTY);
     if (run == NULL)
         return 0;
     /* What was freed beside it meanwhile joined it, and was not offered. */
-    if (run->pages == pages)
+    if (run->pages == length)
         tiling_mark_soft(run, used);
     return pages;
 }

@@ -13,6 +13,7 @@
 static struct slot {
     unsigned char *ptr;
     size_t size;
+    size_t step; /* between painted bytes; not less than a page where sparse */
     unsigned char fill;
 } slots[SLOTS];
 
@@ -38,14 +39,14 @@ static size_t pick_size(void)
 static void paint(struct slot *slot, unsigned char fill)
 {
     slot->fill = fill;
-    for (size_t at = 0; at < slot->size; at += 4093)
+    for (size_t at = 0; at < slot->size; at += slot->step)
         slot->ptr[at] = fill;
     slot->ptr[slot->size - 1] = fill;
 }
 
 static void check_paint(const struct slot *slot, size_t size)
 {
-    for (size_t at = 0; at < size; at += 4093)
+    for (size_t at = 0; at < size; at += slot->step)
         CHECK(slot->ptr[at], ==, slot->fill);
 }
 
@@ -73,10 +74,10 @@ static void check_tiling(void)
         CHECK(state, !=, REGION_BUSY);
         if (is_free(region) && last != NULL)
             CHECK(state_of(last), !=, state);
-        if (state == REGION_DIRTY)
-            dirty += region->pages;
+        if (state == REGION_DIRTY || state == REGION_SPARSE)
+            dirty += counted(region);
         else if (state == REGION_LIVE || state == REGION_HELD)
-            live += region->pages;
+            live += counted(region);
         last = region;
         page += region->pages;
     }
@@ -84,7 +85,7 @@ static void check_tiling(void)
     CHECK(live, ==, heap.live);
     size_t aged = 0;
     for (struct region *r = heap.oldest; r != NULL; r = r->newer)
-        aged += r->pages;
+        aged += counted(r);
     CHECK(aged, ==, dirty);
 }
 
@@ -94,7 +95,8 @@ static void check_counters(void)
     for (size_t i = 0; i < SLOTS; i++) {
         if (slots[i].ptr != NULL) {
             regions++;
-            live += slots[i].size;
+            if (!region_of(slots[i].ptr)->sparse)
+                live += slots[i].size;
         }
     }
     zkn_stats_t now = stats_now();
@@ -109,8 +111,14 @@ static void check_counters(void)
 static void allocate(struct slot *slot)
 {
     size_t size = slot->size = pick_size();
+    slot->step = 4093;
     switch (pick(4)) {
     case 0:
+        /* Mostly used sparsely, and then of few sizes, so that they repeat. */
+        if (pick(4) != 0) {
+            size = slot->size = (size_t)1 << (18 + pick(6));
+            slot->step = pick(2) == 0 ? size : 65521;
+        }
         slot->ptr = zkn_calloc(1, size);
         CHECK_TRUE(slot->ptr != NULL);
         for (size_t at = 0; at < size; at += 509)
@@ -168,6 +176,7 @@ int main(int argc, char **argv)
     memset(slots, 0, sizeof slots);
     check_tiling();
     check_counters();
+    CHECK(stats_now().sparse_takes, >, operations / 1000);
     zkn_release_cache();
     CHECK(stats_now().committed_now, ==, 0);
     return 0;

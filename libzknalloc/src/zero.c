@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * zero.c - see zero.h.
+ */
+#include "zero.h"
+
+#include <string.h>
+
+#include "assemble.h"
+#include "density.h"
+#include "options.h"
+#include "os.h"
+#include "stats.h"
+
+/* The most memory that live probes may take, in bytes. */
+#define PROBE_MOST (128 * MIB)
+
+/* Of regions that are given back unseen, one in so many is looked at. */
+#define LOOK_EVERY 16
+
+/* Pages of a dense region that are sampled; at most SAMPLE_FEW of them hold
+ * something where sparse regions may be better. */
+#define SAMPLE     64
+#define SAMPLE_FEW 8
+
+/* Pages in live probes. */
+static size_t probing;
+
+/* The last probe that was handed out, as long as it is live. */
+static struct region *last_probe;
+
+/* Looking failed: no /proc, say.  Then nothing is sparse. */
+static _Atomic bool blind;
+
+/* ----------------------------------------------------------------- clearing */
+
+/* Clear from START to END, and note what it cost. */
+static void clear(char *start, char *end)
+{
+    if (start >= end)
+        return;
+    size_t size = (size_t)(end - start);
+    uint64_t before = size >= SPARSE_LEAST ? os_now_ns() : 0;
+    memset(start, 0, size);
+    stats_add(STAT_bytes_cleared, size);
+    if (before != 0)
+        density_cost(CLEAR_DENSE, os_now_ns() - before,
+                     size >> heap.page_shift);
+}
+
+void zero_clear(const struct region *region, size_t size)
+{
+    char *start = load_relaxed(&region->addr), *end = start + size;
+    char *zero = page_address(region->page + region->zero_first);
+    char *rest = zero + pages_to_bytes(region->zero_pages);
+    if (region->zero_pages == 0)
+        rest = zero = end;
+    clear(start, zero < end ? zero : end);
+    clear(rest > start ? rest : start, end);
+}
+
+static bool is_zero(const char *addr, size_t size)
+{
+    const uint64_t *word = (const uint64_t *)(const void *)addr;
+    for (size_t i = 0; i < size / sizeof *word; i += 4) {
+        if ((word[i] | word[i + 1] | word[i + 2] | word[i + 3]) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* How many of the COUNT pages at ADDR hold something, by what PAGES says of
+ * them.  The kernel's page of zeros, which reading brings, is nothing. */
+static uint32_t count_touched(const char *addr, unsigned char *pages,
+                              size_t count)
+{
+    uint32_t found = 0;
+    size_t size = pages_to_bytes(1);
+    for (size_t i = 0; i < count; i++) {
+        if (pages[i] == OS_PAGE_SHARED && is_zero(addr + i * size, size))
+            pages[i] = OS_PAGE_NONE;
+        found += pages[i] != OS_PAGE_NONE;
+    }
+    return found;
+}
+
+static void clear_touched(char *addr, const unsigned char *pages, size_t count)
+{
+    size_t size = pages_to_bytes(1), cleared = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (pages[i] != OS_PAGE_NONE) {
+            memset(addr + i * size, 0, size);
+            cleared += size;
+        }
+    }
+    stats_add(STAT_bytes_cleared, cleared);
+}
+
+/* Count the pages of REGION, the caller's, that hold something into *TOUCHED
+ * and, as long as they are no more than LIMIT, clear them.  Returns 0 or
+ * -errno. */
+static int look(const struct region *region, size_t limit, uint32_t *touched)
+{
+    unsigned char pages[OS_LOOK_MOST];
+    uint32_t found = 0;
+    uint64_t spent = 0;
+    int fd = os_look_open(), error = fd < 0 ? fd : 0;
+    for (uint32_t at = 0; at < region->pages && error == 0;
+         at += OS_LOOK_MOST) {
+        char *addr = page_address(region->page + at);
+        size_t count = min_size(region->pages - at, OS_LOOK_MOST);
+        error = os_look(fd, addr, count, pages);
+        if (error != 0)
+            break;
+        found += count_touched(addr, pages, count);
+        if (found > 0 && found <= limit) {
+            uint64_t before = os_now_ns();
+            clear_touched(addr, pages, count);
+            spent += os_now_ns() - before;
+        }
+    }
+    if (fd >= 0)
+        os_look_close(fd);
+    if (error == 0 && found >= 8 && found <= limit)
+        density_cost(CLEAR_SMALL, spent, found);
+    *touched = found;
+    return error;
+}
+
+/* Count the resident pages of COUNT from PAGE on, which may be anybody's. */
+static uint32_t count_resident(uint32_t page, uint32_t count)
+{
+    unsigned char pages[OS_LOOK_MOST];
+    uint32_t found = 0;
+    int fd = os_look_open();
+    for (uint32_t at = 0; at < count && fd >= 0; at += OS_LOOK_MOST) {
+        size_t step = min_size(count - at, OS_LOOK_MOST);
+        if (os_look(fd, page_address(page + at), step, pages) != 0)
+            break;
+        for (size_t i = 0; i < step; i++)
+            found += pages[i] == OS_PAGE_OWN;
+    }
+    if (fd >= 0)
+        os_look_close(fd);
+    return found;
+}
+
+/* ----------------------------------------------------------------- learning
+ */
+
+/* Look at the last probe, though its owner has it still: a program that
+ * writes all of each buffer in turn is found out by the second one. */
+static void learn_from_probe(void)
+{
+    uint32_t asked = 0, page = 0;
+    pthread_mutex_lock(&heap.lock);
+    if (last_probe != NULL) {
+        asked = last_probe->asked;
+        page = last_probe->page;
+    }
+    pthread_mutex_unlock(&heap.lock);
+    if (asked > 0 && count_resident(page, asked) > asked / 2) {
+        pthread_mutex_lock(&heap.lock);
+        density_found_dense(density_of(asked));
+        pthread_mutex_unlock(&heap.lock);
+    }
+}
+
+void zero_learn(struct region *region)
+{
+    pthread_mutex_lock(&heap.lock);
+    struct density *c = density_of(region->pages);
+    bool sample = c->verdict == UNKNOWN ||
+                  (c->verdict == DENSE && c->trial == 0 && c->wait-- == 0);
+    pthread_mutex_unlock(&heap.lock);
+    if (!sample)
+        return;
+
+    size_t used = 0, samples = min_size(SAMPLE, region->pages);
+    size_t step = region->pages / samples;
+    for (size_t i = 0; i < samples; i++) {
+        /* Not a plain stride: what is used may have one, too. */
+        size_t page = region->page + i * step + (i * 7) % step;
+        used += !is_zero(page_address((uint32_t)page), pages_to_bytes(1));
+    }
+    bool empty = used * SAMPLE <= samples * SAMPLE_FEW;
+    pthread_mutex_lock(&heap.lock);
+    density_sampled(density_of(region->pages), empty);
+    pthread_mutex_unlock(&heap.lock);
+}
+
+/* ---------------------------------------------------------- taking, giving */
+
+/* What a request of PAGES pages should count as if it gets a sparse region; 0
+ * where it should not.  *PROBE says whether a probe may be made, and is made.
+ */
+static uint32_t decide(uint32_t pages, bool *probe)
+{
+    uint32_t counted = 0;
+    pthread_mutex_lock(&heap.lock);
+    struct density *c = density_of(pages);
+    bool trial = c->trial > 0 && !c->on_trial;
+    *probe = *probe && c->verdict == UNKNOWN && !density_presumed() &&
+             probing + pages <= PROBE_MOST >> heap.page_shift;
+    c->on_trial |= trial;
+    if (c->verdict == SPARSE)
+        counted = density_expected(c);
+    else if (*probe || trial)
+        counted = pages;
+    pthread_mutex_unlock(&heap.lock);
+    return counted;
+}
+
+/* A region of PAGES pages that may be on trial will not be heard of. */
+static void end_trial(uint32_t pages)
+{
+    pthread_mutex_lock(&heap.lock);
+    density_of(pages)->on_trial = false;
+    pthread_mutex_unlock(&heap.lock);
+}
+
+struct region *zero_take(uint32_t pages, bool probe, uint32_t *fresh)
+{
+    if (!options.sparse || load_relaxed(&blind) || !density_ready())
+        return NULL;
+    if (probe)
+        learn_from_probe();
+    uint32_t counted = decide(pages, &probe);
+    if (counted == 0)
+        return NULL;
+    struct region *region = heap_take_sparse(pages, counted, fresh);
+    if (region == NULL) {
+        end_trial(pages);
+        return NULL;
+    }
+    stats_add(STAT_sparse_takes, 1);
+    region->asked = pages;
+    region->probe = probe;
+    if (probe) {
+        pthread_mutex_lock(&heap.lock);
+        probing += pages;
+        last_probe = region;
+        pthread_mutex_unlock(&heap.lock);
+    }
+    return region;
+}
+
+/* REGION is for PAGES pages from now on; 0 for none. */
+static void set_asked(struct region *region, uint32_t pages)
+{
+    pthread_mutex_lock(&heap.lock);
+    if (region->probe)
+        probing += pages - (size_t)region->asked;
+    if (pages == 0 && last_probe == region)
+        last_probe = NULL;
+    region->asked = pages;
+    pthread_mutex_unlock(&heap.lock);
+}
+
+struct region *zero_grow(struct region *region, uint32_t pages, uint32_t *fresh)
+{
+    /* The new pages will be written: that is what growing is for. */
+    uint32_t more = pages - region->asked, had = region->pages;
+    struct region *grown =
+        heap_take_sparse(pages, region->counted + more, fresh);
+    if (grown == NULL)
+        return NULL;
+    grown->asked = pages;
+    grown->probe = false;
+    pthread_mutex_lock(&heap.lock);
+    uint32_t moved = assemble_move(region->page, grown->page, had);
+    pthread_mutex_unlock(&heap.lock);
+    if (moved < had) {
+        memcpy(page_address(grown->page + moved),
+               page_address(region->page + moved), pages_to_bytes(had - moved));
+    } else {
+        end_trial(region->asked);
+        set_asked(region, 0);
+        region->kept = 0;
+    }
+    return grown;
+}
+
+void zero_shrink(struct region *region, uint32_t pages)
+{
+    if (pages >= region->asked)
+        return;
+    (void)os_discard(page_address(region->page + pages),
+                     pages_to_bytes(region->asked - pages));
+    set_asked(region, pages);
+}
+
+/* Give the pages of REGION back, to be ZERO memory for any request where it
+ * is sparse no longer.  Returns the state that it is in then. */
+static enum region_state drop(struct region *region, bool sparse)
+{
+    char *addr = page_address(region->page);
+    size_t size = pages_to_bytes(region->pages);
+    int error = sparse ? os_discard(addr, size) : os_discard_small(addr, size);
+    if (error == 0) {
+        stats_add(STAT_sparse_drops, 1);
+        return sparse ? REGION_SPARSE : REGION_ZERO;
+    }
+    /* Locked in memory, say: then it is not for sparse use. */
+    stats_add(STAT_fallback_advise, 1);
+    os_advise_huge(addr, size);
+    return REGION_DIRTY;
+}
+
+/* The state that REGION is to be freed in; region->kept is what it keeps. */
+static enum region_state settle(struct region *region)
+{
+    uint32_t had = region->kept, asked = region->asked, touched = 0;
+    region->kept = 0;
+    pthread_mutex_lock(&heap.lock);
+    struct density *c = density_of(asked);
+    size_t limit = density_keep_limit(c);
+    bool unseen = c->verdict == SPARSE && density_restless(c) && had == 0 &&
+                  ++c->given % LOOK_EVERY != 0;
+    pthread_mutex_unlock(&heap.lock);
+    if (unseen)
+        return drop(region, true);
+
+    if (look(region, limit, &touched) != 0) {
+        stats_add(STAT_fallback_scan, 1);
+        store_relaxed(&blind, true);
+        return drop(region, false);
+    }
+    pthread_mutex_lock(&heap.lock);
+    c = density_of(asked);
+    c->on_trial = false;
+    density_learn(c, had, touched);
+    bool sparse = c->verdict != DENSE || c->trial > 0;
+    pthread_mutex_unlock(&heap.lock);
+    if (!sparse || touched > limit)
+        return drop(region, sparse);
+    region->kept = touched;
+    return REGION_SPARSE;
+}
+
+size_t zero_give(struct region *region)
+{
+    enum region_state state = REGION_SPARSE;
+    if (region->asked > 0)
+        state = settle(region);
+    set_asked(region, 0);
+    region->probe = false;
+    return heap_give_sparse(region, state, (uint32_t)max_size(region->kept, 1));
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Zeroed memory: what is used sparsely stays in small pages, what is used
+ * whole ends in huge ones, and whatever was left in a region, the next owner
+ * reads zeros.  Every case runs in a process of its own, since what sizes are
+ * used for is learned.
+ */
+#include <sched.h>
+#include <sys/mman.h>
+
+#include "heap.h"
+#include "testing.h"
+
+#define MIB     ((size_t)1 << 20)
+#define WINDOW  (6 * MIB)
+#define WINDOWS 16
+
+/* The sanitizers add memory of their own to the program's. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define CHECK_MEMORY(bytes, most) ((void)(bytes), (void)(most))
+#else
+#define CHECK_MEMORY(bytes, most) CHECK(bytes, <, most)
+#endif
+
+static char *windows[WINDOWS];
+static uint64_t seed = 7;
+
+static size_t page_size(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* A round of a bucket method: PER_CENT of each window's pages are hit, from
+ * the page on that START gives. */
+static void bucket_round(unsigned per_cent, bool repeat)
+{
+    size_t pages = WINDOW / page_size(), hit = pages * per_cent / 100;
+    uint64_t again = 99;
+    for (size_t w = 0; w < WINDOWS; w++)
+        CHECK_TRUE((windows[w] = zkn_calloc(1, WINDOW)) != NULL);
+    for (size_t w = 0; w < WINDOWS; w++) {
+        for (size_t i = 0; i < hit; i++) {
+            size_t page = random_next(repeat ? &again : &seed) % pages;
+            windows[w][page * page_size() + page % 4000]++;
+        }
+    }
+    for (size_t w = 0; w < WINDOWS; w++)
+        zkn_free(windows[w]);
+}
+
+/* Each window is zero, all of it. */
+static void check_zero(void)
+{
+    for (size_t w = 0; w < WINDOWS; w++) {
+        windows[w] = zkn_calloc(1, WINDOW);
+        CHECK_TRUE(is_zero(windows[w], WINDOW));
+    }
+    for (size_t w = 0; w < WINDOWS; w++)
+        zkn_free(windows[w]);
+}
+
+static void same_places(void)
+{
+    size_t before = proc_status("VmRSS");
+    for (int i = 0; i < 4; i++)
+        bucket_round(5, true);
+    long faults = minor_faults();
+    uint64_t cleared = stats_now().bytes_cleared;
+    for (int i = 0; i < 10; i++)
+        bucket_round(5, true);
+    CHECK(minor_faults() - faults, <, 10);
+    CHECK(stats_now().bytes_cleared - cleared, <=, 10 * WINDOWS * WINDOW / 20);
+    CHECK(stats_now().sparse_takes, ==, 14 * WINDOWS);
+    CHECK_MEMORY(proc_status("VmHWM") - before, WINDOWS * WINDOW / 10);
+    check_zero();
+}
+
+static void new_places(void)
+{
+    size_t before = proc_status("VmRSS");
+    for (int i = 0; i < 40; i++)
+        bucket_round(1, false);
+    CHECK_MEMORY(proc_status("VmHWM") - before, WINDOWS * WINDOW / 5);
+    check_zero();
+}
+
+static void everything(void)
+{
+    for (int i = 0; i < 6; i++)
+        bucket_round(400, false);
+    uint64_t sparse = stats_now().sparse_takes;
+    long faults = minor_faults();
+    for (int i = 0; i < 10; i++)
+        bucket_round(400, false);
+    CHECK(stats_now().sparse_takes - sparse, ==, 0);
+    CHECK(minor_faults() - faults, <, 10);
+    check_zero();
+}
+
+/* A program that writes each buffer before it asks for the next pays for one
+ * probe, not for all. */
+static void one_by_one(void)
+{
+    char *columns[8];
+    for (int i = 0; i < 8; i++) {
+        CHECK_TRUE((columns[i] = zkn_calloc(1, 8 * MIB)) != NULL);
+        memset(columns[i], 1, 8 * MIB);
+    }
+    CHECK(stats_now().sparse_takes, ==, 1);
+    for (int i = 0; i < 8; i++)
+        zkn_free(columns[i]);
+    /* So are other sizes taken to be, then. */
+    zkn_free(zkn_calloc(1, 48 * MIB));
+    CHECK(stats_now().sparse_takes, ==, 1);
+}
+
+/* Dense first, sparse later: found out by what freed regions hold. */
+static void changes(void)
+{
+    for (int i = 0; i < 40; i++) {
+        char *ptr = zkn_calloc(1, WINDOW);
+        memset(ptr, 1, WINDOW);
+        zkn_free(ptr);
+    }
+    uint64_t sparse = stats_now().sparse_takes;
+    for (int i = 0; i < 2000; i++) {
+        char *ptr = zkn_calloc(1, WINDOW);
+        CHECK(ptr[WINDOW / 2], ==, 0);
+        ptr[WINDOW / 2] = 1;
+        zkn_free(ptr);
+    }
+    CHECK(stats_now().sparse_takes - sparse, >, 100);
+    /* And dense again. */
+    for (int i = 0; i < 10; i++) {
+        char *ptr = zkn_calloc(1, WINDOW);
+        CHECK_TRUE(is_zero(ptr, WINDOW));
+        memset(ptr, 1, WINDOW);
+        zkn_free(ptr);
+    }
+    sparse = stats_now().sparse_takes;
+    for (int i = 0; i < 10; i++)
+        zkn_free(zkn_calloc(1, WINDOW));
+    CHECK(stats_now().sparse_takes - sparse, ==, 0);
+}
+
+static void resized(void)
+{
+    char *ptr = zkn_calloc(1, WINDOW);
+    CHECK(region_of(ptr)->sparse, ==, 1);
+    ptr[0] = ptr[WINDOW - 1] = 7;
+    for (size_t size = 2 * WINDOW; size <= 16 * WINDOW; size *= 2) {
+        ptr = zkn_realloc(ptr, size);
+        CHECK_TRUE(ptr != NULL && ptr[0] == 7 && ptr[WINDOW - 1] == 7);
+        CHECK_TRUE(is_zero(ptr + 1, WINDOW - 2));
+        ptr[size - 1] = 9;
+    }
+    CHECK(stats_now().bytes_moved, >=, (1 + 2 + 4 + 8) * WINDOW);
+    ptr = zkn_realloc(ptr, MIB);
+    CHECK_TRUE(ptr[0] == 7 && is_zero(ptr + 1, MIB - 1));
+    CHECK_MEMORY(proc_status("RssAnon"), 8 * MIB);
+    zkn_free(ptr);
+    ptr = zkn_calloc(1, 16 * WINDOW);
+    CHECK_TRUE(is_zero(ptr, 16 * WINDOW));
+    zkn_free(ptr);
+    zkn_release_cache();
+    CHECK(stats_now().committed_now, ==, 0);
+}
+
+/* Reading brings the kernel's page of zeros, which costs nothing to keep. */
+static void only_read(void)
+{
+    for (int i = 0; i < 10; i++)
+        check_zero();
+    CHECK(stats_now().bytes_cleared, ==, 0);
+    CHECK_MEMORY(proc_status("RssAnon"), 4 * MIB);
+}
+
+/* The child has its own page table; what it writes, it clears. */
+static void forked(void)
+{
+    bucket_round(5, true);
+    bucket_round(5, true);
+    windows[0] = zkn_calloc(1, WINDOW);
+    windows[0][5] = 1;
+    pid_t child = fork();
+    CHECK(child, >=, 0);
+    if (child == 0) {
+        windows[0][MIB] = 1;
+        zkn_free(windows[0]);
+        check_zero();
+        bucket_round(5, false);
+        check_zero();
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0), ==, child);
+    CHECK(status, ==, 0);
+    CHECK_TRUE(windows[0][5] == 1 && windows[0][MIB] == 0);
+    zkn_free(windows[0]);
+    check_zero();
+}
+
+/* All pages are resident at once: never sparse again, and zero all the same. */
+static void locked(void)
+{
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+        exit(SKIPPED);
+    for (int i = 0; i < 5; i++)
+        bucket_round(1, true);
+    check_zero();
+}
+
+static void switched_off(void)
+{
+    bucket_round(1, true);
+    bucket_round(1, true);
+    check_zero();
+    CHECK(stats_now().sparse_takes, ==, 0);
+}
+
+/* Descriptors run out: nothing can be looked at. */
+static void blind(void)
+{
+    bucket_round(5, false);
+    CHECK(stats_now().sparse_takes, >, 0);
+    struct rlimit limit, none;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+    none = (struct rlimit){0, limit.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &none), ==, 0);
+    for (int i = 0; i < 5; i++)
+        bucket_round(5, false);
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+    CHECK(stats_now().fallback_scan, >, 0);
+    check_zero();
+}
+
+static void given_back(void)
+{
+    for (int i = 0; i < 4; i++)
+        bucket_round(30, true);
+    CHECK(stats_now().cached_now, >, WINDOWS * WINDOW / 5);
+    CHECK(zkn_soften_cache(), >, WINDOWS * WINDOW / 5);
+    check_zero();
+    CHECK(zkn_release_cache(), >, 0);
+    CHECK(stats_now().committed_now, ==, 0);
+    /* The addresses serve any request again. */
+    char *ptr = zkn_alloc(WINDOWS * WINDOW);
+    memset(ptr, 1, WINDOWS * WINDOW);
+    zkn_free(ptr);
+    check_zero();
+}
+
+/* ------------------------------------------------------------------ driver */
+
+static const struct test_case {
+    const char *name;
+    void (*run)(void);
+    const char *variable, *value;
+} cases[] = {
+    {"same_places", same_places, NULL, NULL},
+    {"same_places_no_thp", same_places, "ZK_NALLOC_THP", "0"},
+    {"new_places", new_places, NULL, NULL},
+    {"everything", everything, NULL, NULL},
+    {"one_by_one", one_by_one, NULL, NULL},
+    {"changes", changes, NULL, NULL},
+    {"resized", resized, NULL, NULL},
+    {"only_read", only_read, NULL, NULL},
+    {"forked", forked, NULL, NULL},
+    {"locked", locked, NULL, NULL},
+    {"switched_off", switched_off, "ZK_NALLOC_SPARSE", "0"},
+    {"blind", blind, NULL, NULL},
+    {"given_back", given_back, NULL, NULL},
+};
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    const char *name = getenv("TEST_CASE");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct test_case *test = &cases[i];
+        if (name != NULL) {
+            if (strcmp(name, test->name) == 0) {
+                test->run();
+                return 0;
+            }
+            continue;
+        }
+        pid_t child = fork();
+        if (child == 0) {
+            setenv("TEST_CASE", test->name, 1);
+            if (test->variable != NULL)
+                setenv(test->variable, test->value, 1);
+            execv("/proc/self/exe", argv);
+            _exit(127);
+        }
+        int status;
+        CHECK(waitpid(child, &status, 0), ==, child);
+        if (status == SKIPPED << 8)
+            printf("%s: skipped\n", test->name);
+        else if (status != 0) {
+            fprintf(stderr, "%s: status %#x\n", test->name, (unsigned)status);
+            return 1;
+        }
+    }
+    return 0;
+}
