@@ -353,7 +353,8 @@ zkn_secret_t *zkn_secret_create(size_t size, unsigned flags) ZKN_NOTHROW;
 
 /* Wipe and release SECRET, which may be NULL, whatever its protection.  Where
  * the bytes around it have been written to (an overrun shorter than the way to
- * the guard page), prints one line on stderr and aborts. */
+ * the guard page), and where it was destroyed before, prints one line on
+ * stderr and aborts. */
 ZKN_API void zkn_secret_destroy(zkn_secret_t *secret) ZKN_NOTHROW;
 
 /* The first byte, aligned to 16.  The last one is followed by a guard page, at
