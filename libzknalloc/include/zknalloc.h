@@ -242,6 +242,156 @@ ZKN_API int zkn_options_print(int fd) ZKN_NOTHROW;
  * version of the header compiled against. */
 ZKN_API const char *zkn_version(void) ZKN_NOTHROW;
 
+/* ------------------------------------------------------------------ arena */
+
+/* A region of fixed capacity from which allocations are cut one after the
+ * other, and freed all at once: what a phase of a proof needs.  Its memory
+ * comes from the cache and stays resident across resets.
+ *
+ * Any number of threads may allocate from one arena.  Reset, rewind and
+ * destroy free what every thread has allocated: who calls them sees to it that
+ * nobody uses that memory any more.  The library cannot know; the Python and
+ * C++ wrappers can. */
+typedef struct zkn_arena zkn_arena_t;
+
+/* Fault all of the arena's pages in at creation instead of at first use. */
+#define ZKN_ARENA_POPULATE 1u
+
+/* The most marks that one arena can hold at a time. */
+#define ZKN_ARENA_MARKS 128
+
+/* clang-format off */
+
+/* Create an arena that serves allocations of CAPACITY bytes in sum, padding
+ * for their alignment included.  FLAGS: ZKN_ARENA_* or 0.  Release with
+ * zkn_arena_destroy().
+ * Errors: EINVAL for unknown FLAGS, ENOMEM. */
+ZKN_API ZKN_NODISCARD
+zkn_arena_t *zkn_arena_create(size_t capacity, unsigned flags) ZKN_NOTHROW;
+
+/* Give the arena's memory back to the cache.  ARENA may be NULL; destroying an
+ * arena twice aborts. */
+ZKN_API void zkn_arena_destroy(zkn_arena_t *arena) ZKN_NOTHROW;
+
+/* Allocate SIZE bytes of unspecified content at a multiple of ALIGN, a power
+ * of two; 64 gives what zkn_alloc() gives.  A SIZE of 0 gives a unique pointer
+ * and uses one byte.  Lock-free.  Where the arena is exhausted it stays as it
+ * was: a smaller allocation may still fit.
+ * Errors: EINVAL for a bad ALIGN, ENOMEM. */
+ZKN_API ZKN_NODISCARD ZKN_NONNULL ZKN_ALLOC_SIZE(2) ZKN_ALLOC_ALIGN(3)
+void *zkn_arena_alloc(zkn_arena_t *arena, size_t size, size_t align)
+    ZKN_NOTHROW;
+
+/* Free everything that was allocated from ARENA, in constant time; all its
+ * marks end.  The memory stays resident. */
+ZKN_API ZKN_NONNULL
+void zkn_arena_reset(zkn_arena_t *arena) ZKN_NOTHROW;
+
+/* Remember how much is allocated now, for zkn_arena_rewind().  Marks nest.
+ * Returns a mark, which is never negative, or
+ * -ENOMEM where ZKN_ARENA_MARKS marks are held. */
+ZKN_API ZKN_NODISCARD ZKN_NONNULL
+int zkn_arena_mark(zkn_arena_t *arena) ZKN_NOTHROW;
+
+/* Free everything that was allocated since MARK was taken, in constant time;
+ * MARK ends, and so do the marks taken after it.
+ * Errors: -EINVAL, and nothing is freed, where MARK has ended before. */
+ZKN_API ZKN_NONNULL
+int zkn_arena_rewind(zkn_arena_t *arena, int mark) ZKN_NOTHROW;
+
+/* The bytes that allocations and their alignment use now. */
+ZKN_API ZKN_NONNULL
+size_t zkn_arena_used(const zkn_arena_t *arena) ZKN_NOTHROW;
+
+/* The most bytes that were ever in use at once. */
+ZKN_API ZKN_NONNULL
+size_t zkn_arena_peak(const zkn_arena_t *arena) ZKN_NOTHROW;
+
+/* CAPACITY, as zkn_arena_create() was told. */
+ZKN_API ZKN_NONNULL
+size_t zkn_arena_capacity(const zkn_arena_t *arena) ZKN_NOTHROW;
+
+/* clang-format on */
+
+/* ---------------------------------------------------------------- secrets */
+
+/* Memory for keys, witnesses and the like: between two guard pages, kept out
+ * of swap, core dumps and forked children, and wiped when it is destroyed and
+ * when the process exits.
+ *
+ * Not every kernel and every limit allows all of that; zkn_secret_info() tells
+ * what was achieved.  What no library can protect: copies that the program
+ * makes, registers and stacks that the secret passes through, the buffers it
+ * was read from, a hibernated machine, and a process that is killed keeps its
+ * secrets until the kernel hands the pages to somebody else (cleared).
+ *
+ * Threads: creation, destruction and zkn_secret_equal() as everywhere; calls
+ * that change one secret must not overlap with its use. */
+typedef struct zkn_secret zkn_secret_t;
+
+/* zkn_secret_create(): fail where the memory cannot be kept out of swap. */
+#define ZKN_SECRET_REQUIRE_LOCK 1u
+
+/* zkn_secret_info(): what was achieved. */
+#define ZKN_SECRET_LOCKED 1u       /* never written to swap */
+#define ZKN_SECRET_MEMFD  2u       /* memfd_secret(2): gone from the kernel's */
+                                   /* own map, debuggers read nothing */
+#define ZKN_SECRET_DONTDUMP     4u /* not part of core dumps */
+#define ZKN_SECRET_WIPE_ON_FORK 8u /* the kernel gives children nothing of it  \
+                                    */
+
+/* zkn_secret_protect(). */
+#define ZKN_SECRET_NO_ACCESS  0 /* reading and writing raise SIGSEGV */
+#define ZKN_SECRET_READ_ONLY  1 /* writing raises SIGSEGV */
+#define ZKN_SECRET_READ_WRITE 2 /* how a secret starts */
+
+/* clang-format off */
+
+/* Create a secret of SIZE bytes, all zero, readable and writable.  FLAGS:
+ * ZKN_SECRET_REQUIRE_LOCK or 0.  Release with zkn_secret_destroy().
+ * Errors: EINVAL for unknown FLAGS, ENOMEM; with ZKN_SECRET_REQUIRE_LOCK also
+ * what mlock() says: EPERM or ENOMEM, mostly for a low RLIMIT_MEMLOCK. */
+ZKN_API ZKN_NODISCARD
+zkn_secret_t *zkn_secret_create(size_t size, unsigned flags) ZKN_NOTHROW;
+
+/* Wipe and release SECRET, which may be NULL, whatever its protection.  Where
+ * the bytes around it have been written to (an overrun shorter than the way to
+ * the guard page), and where it was destroyed before, prints one line on
+ * stderr and aborts. */
+ZKN_API void zkn_secret_destroy(zkn_secret_t *secret) ZKN_NOTHROW;
+
+/* The first byte, aligned to 16.  The last one is followed by a guard page, at
+ * once where the size is a multiple of 16.  In a child of fork() the address
+ * is valid, too, and its content zero. */
+ZKN_API ZKN_NONNULL
+void *zkn_secret_data(const zkn_secret_t *secret) ZKN_NOTHROW;
+
+/* SIZE, as zkn_secret_create() was told. */
+ZKN_API ZKN_NONNULL
+size_t zkn_secret_size(const zkn_secret_t *secret) ZKN_NOTHROW;
+
+/* What was achieved: ZKN_SECRET_LOCKED, _MEMFD, _DONTDUMP, _WIPE_ON_FORK. */
+ZKN_API ZKN_NONNULL
+unsigned zkn_secret_info(const zkn_secret_t *secret) ZKN_NOTHROW;
+
+/* Allow ACCESS, one of ZKN_SECRET_NO_ACCESS, _READ_ONLY and _READ_WRITE, from
+ * now on.
+ * Errors: -EINVAL for another ACCESS, and what mprotect() says. */
+ZKN_API ZKN_NONNULL
+int zkn_secret_protect(zkn_secret_t *secret, int access) ZKN_NOTHROW;
+
+/* Overwrite the content with zeros, whatever the protection, which stays.
+ * Errors: what mprotect() says. */
+ZKN_API ZKN_NONNULL
+int zkn_secret_wipe(zkn_secret_t *secret) ZKN_NOTHROW;
+
+/* Whether the SIZE bytes at A and at B, any memory, are equal, in a time that
+ * depends on SIZE alone. */
+ZKN_API ZKN_NODISCARD
+bool zkn_secret_equal(const void *a, const void *b, size_t size) ZKN_NOTHROW;
+
+/* clang-format on */
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -5,22 +5,12 @@
  * options and limits are read once.
  */
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "testing.h"
 
 #define MIB ((size_t)1 << 20)
-
-/* The sanitizers need more memory and address space than some limits leave. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#else
-#define SANITIZED false
-#endif
 
 static void use(size_t size)
 {
@@ -28,26 +18,6 @@ static void use(size_t size)
     CHECK_TRUE(ptr != NULL);
     memset(ptr, 1, size);
     zkn_free(ptr);
-}
-
-/* Let the kernel answer NUMBER with ENOSYS from now on, where its argument
- * INDEX is VALUE (or always, for INDEX < 0). */
-static void deny(long number, int index, unsigned value)
-{
-    struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                 (unsigned)offsetof(struct seccomp_data, args) +
-                     (index < 0 ? 0 : 8 * (unsigned)index)),
-        BPF_JUMP(BPF_JMP | (index < 0 ? BPF_JGE : BPF_JEQ) | BPF_K,
-                 index < 0 ? 0 : value, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
-    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), ==, 0);
 }
 
 /* ------------------------------------------------------------------ cases */

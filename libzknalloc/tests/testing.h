@@ -7,12 +7,16 @@
 #ifndef ZKN_TESTING_H
 #define ZKN_TESTING_H
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,6 +36,13 @@
     } while (0)
 
 #define CHECK_TRUE(condition) CHECK(!!(condition), ==, 1)
+
+/* The sanitizers need more memory and address space than some limits leave. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
 
 static inline zkn_stats_t stats_now(void)
 {
@@ -78,6 +89,26 @@ static inline uint64_t random_next(uint64_t *state)
     x ^= x >> 27;
     *state = x;
     return x * 0x2545f4914f6cdd1dULL;
+}
+
+/* Let the kernel answer NUMBER with ENOSYS from now on, where its argument
+ * INDEX is VALUE (or always, for INDEX < 0). */
+static inline void deny(long number, int index, unsigned value)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                 (unsigned)offsetof(struct seccomp_data, args) +
+                     (index < 0 ? 0 : 8 * (unsigned)index)),
+        BPF_JUMP(BPF_JMP | (index < 0 ? BPF_JGE : BPF_JEQ) | BPF_K,
+                 index < 0 ? 0 : value, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), ==, 0);
 }
 
 /* Run BODY in a child; returns its wait status and up to SIZE - 1 bytes of
