@@ -29,8 +29,15 @@ if TYPE_CHECKING:
     from .report import Report
 
 
+def _html(report: Report) -> str:
+    from .html import page  # noqa: PLC0415  (loads a template engine)
+
+    return page(report)
+
+
 FORMATS: dict[str, tuple[Callable[[Report], str], str]] = {
     "json": (dump, "write the report as JSON"),
+    "html": (_html, "write it as one HTML file that needs no network"),
     "speedscope": (speedscope, "write its stacks for speedscope"),
     "collapsed": (collapsed, "write its stacks as lines for flame graph tools"),
 }

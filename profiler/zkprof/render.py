@@ -80,7 +80,7 @@ def screen(report: Report, *, live: bool = False) -> RenderableType:
     """
     report = cleaned(report)
     m, e = report.measurement, report.estimate
-    parts: list[RenderableType] = [_headline(m), Text(), _verdict(m, e, live=live)]
+    parts: list[RenderableType] = [_title(m), Text(), _verdict(m, e, live=live)]
     parts += [
         Padding(Text(_sentence(e.why)), (0, 0, 0, 2)),
         Text(),
@@ -119,29 +119,42 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _headline(m: Measurement) -> Text:
+def headline(m: Measurement) -> str:
+    """Say in a line what was measured, without its name."""
     threads = len([t for t in m.threads if t.cpu_s > 0]) or 1
+    words = [f"{m.duration_s:.1f} s", f"{threads} thread{'s' if threads > 1 else ''}"]
+    if len(m.pids) > 1:
+        words.append(f"{len(m.pids)} processes")
+    if m.exited:
+        words.append("it has ended")
+    return "  ".join(words)
+
+
+def verdict_sentence(m: Measurement, e: Estimate) -> str:
+    """Say what the verdict means."""
+    if e.verdict is Verdict.INCONCLUSIVE:
+        return "No verdict from this window"
+    wall = e.saving_wall
+    if m.library:
+        return f"On libzknalloc, {_about(wall)} of wall time is left to save"
+    text = f"Recycling its memory should cut wall time by {_about(wall)}"
+    if e.verdict is not Verdict.NOT_BOUND and wall.mid > 0.005:
+        text += f", {e.speed_up.mid:.2f} times as fast"
+    return text
+
+
+def _title(m: Measurement) -> Text:
     return Text.assemble(
-        ("zkprof ", "bold"),
-        f"{m.target.pid} {m.target.comm}  {m.duration_s:.1f} s",
-        f"  {threads} thread{'s' if threads > 1 else ''}",
-        "  it has ended" if m.exited else "",
-        style="dim",
+        ("zkprof ", "bold"), f"{m.target.pid} {m.target.comm}  {headline(m)}", style="dim"
     )
 
 
 def _verdict(m: Measurement, e: Estimate, *, live: bool) -> Text:
     text = Text.assemble((str(e.verdict).upper(), _STYLES[e.verdict]))
-    if e.verdict is Verdict.INCONCLUSIVE:
-        return text.append(", so far" if live else ": no verdict from this window")
-    if m.library:
-        text.append(f": on libzknalloc, {_about(e.saving_wall)} of wall time is left to save")
-        return text
-    wall = e.saving_wall
-    text.append(f": recycling its memory should cut wall time by {_about(wall)}")
-    if e.verdict is not Verdict.NOT_BOUND and wall.mid > 0.005:
-        text.append(f", {e.speed_up.mid:.2f} times as fast")
-    return text
+    if e.verdict is Verdict.INCONCLUSIVE and live:
+        return text.append(", so far")
+    said = verdict_sentence(m, e)
+    return text.append(f": {said[0].lower()}{said[1:]}")
 
 
 def _about(r: Range) -> str:
@@ -154,12 +167,13 @@ def _facts(m: Measurement, e: Estimate) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
     table.add_column(style="bold", width=11)
     table.add_column(overflow="fold")
-    for name, text in _fact_rows(m, e):
+    for name, text in fact_rows(m, e):
         table.add_row(name, text)
     return table
 
 
-def _fact_rows(m: Measurement, e: Estimate) -> Iterator[tuple[str, str]]:
+def fact_rows(m: Measurement, e: Estimate) -> Iterator[tuple[str, str]]:
+    """Yield what else is worth knowing: a name and a text each."""
     yield "Saving", f"{_about(e.saving_cpu)} of CPU time, {_about(e.saving_wall)} of wall time"
     if m.memory:
         last = m.memory[-1]

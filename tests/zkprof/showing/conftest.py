@@ -65,7 +65,11 @@ def library() -> LibraryCounters:
     return LibraryCounters("0.1.0", 1 << 30, 1, counters, hits, misses)
 
 
-def everything(threads: int = 4, duration_s: float = 10.0, **changes: Any) -> Measurement:
+def everything(
+    threads: int = 4,
+    duration_s: float = 10.0,
+    **changes: Any,  # noqa: ANN401
+) -> Measurement:
     """Make a measurement in which every field is filled."""
     cpu_s = duration_s * threads * 0.8
     names = list(dict.fromkeys(name for text, _, _ in _STACKS for name in text.split()))
