@@ -10,6 +10,7 @@ the text are made from the whole measurement.
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from .words import GROUPS, MANAGING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .model import Bin, Measurement
+    from .model import Bin, Measurement, ThreadTime
 
 COLUMNS = 320
 STRIP_COLUMNS = 200
@@ -79,11 +80,16 @@ def memory_chart(m: Measurement) -> dict[str, Any]:
 
 
 def thread_strip(m: Measurement) -> dict[str, Any] | None:
-    """Return for each of the busiest threads how busy it was over time, in per cent."""
+    """Return how busy threads were over time, in per cent, in lanes.
+
+    Threads of one name that did not live at the same time share a lane, or a
+    program that starts threads for each step would fill the page with specks.
+    """
     if not m.bins or not m.threads or m.duration_s <= 0:
         return None
-    shown = sorted(m.threads, key=lambda t: -t.cpu_s)[:THREADS]
-    rows = {thread.tid: i for i, thread in enumerate(shown)}
+    lanes = sorted(_lanes(m), key=lambda lane: -sum(t.cpu_s for t in lane))
+    shown = lanes[:THREADS]
+    rows = {thread.tid: i for i, lane in enumerate(shown) for thread in lane}
     columns = _columns(m, STRIP_COLUMNS)
     cpu = [[0.0] * columns for _ in shown]
     managed = [[0.0] * columns for _ in shown]
@@ -95,11 +101,39 @@ def thread_strip(m: Measurement) -> dict[str, Any] | None:
                     table[rows[tid]][at] += part * s
     width = m.duration_s / columns
     return {
-        "threads": [{"tid": t.tid, "name": short(t.comm)} for t in shown],
+        "lanes": [_lane_name(lane) for lane in shown],
         "cpu": [[_percent(s / width) for s in row] for row in cpu],
         "mm": [[_percent(s / width) for s in row] for row in managed],
-        "left": len(m.threads) - len(shown),
+        "left": len(lanes) - len(shown),
     }
+
+
+def _lanes(m: Measurement) -> list[list[ThreadTime]]:
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for i, b in enumerate(m.bins):
+        for tid in b.cpu_s:
+            first.setdefault(tid, i)
+            last[tid] = i
+    lanes: list[list[ThreadTime]] = []
+    # name -> (end of its last thread, lane), to be extended by the next to start
+    free: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for thread in sorted(m.threads, key=lambda t: first.get(t.tid, 0)):
+        start = first.get(thread.tid, 0)
+        ends = free[thread.comm]
+        if ends and min(ends)[0] < start:
+            _, lane = heapq.heappop(ends)
+            lanes[lane].append(thread)
+        else:
+            lane = len(lanes)
+            lanes.append([thread])
+        heapq.heappush(ends, (last.get(thread.tid, start), lane))
+    return lanes
+
+
+def _lane_name(lane: list[ThreadTime]) -> str:
+    name = short(lane[0].comm) or "thread"
+    return f"{name} {lane[0].tid}" if len(lane) == 1 else f"{name}, {len(lane)} in turns"
 
 
 def flame(

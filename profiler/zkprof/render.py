@@ -80,7 +80,7 @@ def screen(report: Report, *, live: bool = False) -> RenderableType:
     """
     report = cleaned(report)
     m, e = report.measurement, report.estimate
-    parts: list[RenderableType] = [_title(m), Text(), _verdict(m, e, live=live)]
+    parts: list[RenderableType] = [title(m), Text(), _verdict(m, e, live=live)]
     parts += [
         Padding(Text(_sentence(e.why)), (0, 0, 0, 2)),
         Text(),
@@ -143,7 +143,8 @@ def verdict_sentence(m: Measurement, e: Estimate) -> str:
     return text
 
 
-def _title(m: Measurement) -> Text:
+def title(m: Measurement) -> Text:
+    """Return the first line of every screen."""
     return Text.assemble(
         ("zkprof ", "bold"), f"{m.target.pid} {m.target.comm}  {headline(m)}", style="dim"
     )

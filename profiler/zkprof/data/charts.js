@@ -81,7 +81,7 @@ function tooltip(parent) {
 /* CPU time by class above, resident memory below, on one axis of time. */
 function drawTime(box) {
   const { time, memory, groups } = data;
-  const left = 58, right = 10, cpuTop = 8, cpuHeight = 190, gap = 22, memoryHeight = 120;
+  const left = 58, right = 16, cpuTop = 8, cpuHeight = 190, gap = 22, memoryHeight = 120;
   const memoryTop = cpuTop + cpuHeight + gap;
   const bottom = memoryTop + memoryHeight;
   const columns = time.layers[0].length;
@@ -184,9 +184,9 @@ function drawTime(box) {
 /* One row for each thread: how busy it was, and with what. */
 function drawStrip(box) {
   const { strip, time } = data;
-  const label = 132, row = 15, right = 10;
+  const label = 168, row = 17, right = 16;
   const tip = tooltip(box);
-  const svg = node("svg", { height: strip.threads.length * row + 4, role: "img" });
+  const svg = node("svg", { height: strip.lanes.length * row + 4, role: "img" });
   svg.setAttribute("aria-label", box.dataset.label);
   box.prepend(svg);
   let cell = 1;
@@ -194,9 +194,9 @@ function drawStrip(box) {
     const columns = strip.cpu[0].length;
     cell = (width - label - right) / columns;
     const parts = [];
-    strip.threads.forEach((thread, r) => {
-      const name = thread.name.length > 17 ? `${thread.name.slice(0, 16)}…` : thread.name;
-      parts.push(node("text", { x: label - 8, y: r * row + 11, "text-anchor": "end" }, name));
+    strip.lanes.forEach((lane, r) => {
+      const name = lane.length > 24 ? `${lane.slice(0, 23)}…` : lane;
+      parts.push(node("text", { x: label - 8, y: r * row + 13, "text-anchor": "end" }, name));
       for (let i = 0; i < columns; i++) {
         const [cpu, managed] = [strip.cpu[r][i], strip.mm[r][i]];
         if (!cpu) continue;
@@ -214,9 +214,9 @@ function drawStrip(box) {
   svg.addEventListener("pointermove", (event) => {
     const r = Math.floor(event.offsetY / row);
     const i = Math.floor((event.offsetX - label) / cell);
-    if (!strip.threads[r] || strip.cpu[r][i] === undefined) return tip.hide();
+    if (!strip.lanes[r] || strip.cpu[r][i] === undefined) return tip.hide();
     tip.show(event.offsetX, (r + 1) * row, [
-      [`${strip.threads[r].name} (${strip.threads[r].tid})`],
+      [strip.lanes[r]],
       ["at", `${(((i + 0.5) * time.seconds) / strip.cpu[r].length).toFixed(2)} s`],
       ["busy", `${strip.cpu[r][i]}%`],
       ["memory management", `${strip.mm[r][i]}%`, "anon"],
