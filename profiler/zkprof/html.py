@@ -20,6 +20,7 @@ from markupsafe import Markup
 from . import pagedata
 from .estimate import Verdict
 from .render import fact_rows, headline, verdict_sentence
+from .show_compare import cells, notes, who
 from .text import cleaned, size
 from .version import version
 from .views import asking
@@ -28,6 +29,7 @@ from .words import GROUPS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .compare import Comparison
     from .model import Measurement
     from .report import Report
 
@@ -83,6 +85,21 @@ def page(report: Report) -> str:
         ],
         library=list(_library(m)),
         facts_rows=list(fact_rows(m, e)),
+    )
+
+
+def comparison_page(found: Comparison) -> str:
+    """Return a comparison as the text of an HTML file."""
+    sides = [[cleaned(r.measurement) for r in side] for side in (found.after, found.before)]
+    flame = pagedata.flame(*sides)
+    return render(
+        "compare.html",
+        data={"groups": pagedata.NAMES, "flame": flame},
+        before=who(found.before),
+        after=who(found.after),
+        notes=list(notes(found)),
+        rows=[(row, cells(row)) for row in found.rows],
+        flame_note=_left_out(flame),
     )
 
 
