@@ -1,25 +1,32 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The `zkprof` command."""
+"""The `zkprof` command: its parser, and how everything ends.
+
+The commands are in `commands`; each returns an exit code or raises a
+`ZkprofError`, whose text is then the only line on stderr.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import math
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from .demo import demo
+from .arguments import Parser, is_pid
+from .commands import MODULES
 from .errors import Exit, ZkprofError
-from .estimate import Verdict
-from .render import console, screen, show
-from .report import Report, ReportError, dump, load
-from .runner import Child, CommandError, watch
+from .runner import CommandError
+from .text import clean
+from .version import version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self, TextIO
+
+    from .arguments import Commands
+
+_USAGE = """\
+zkprof PID [options]
+       zkprof run [options] -- CMD [ARG ...]
+       zkprof COMMAND --help"""
 
 _EPILOG = """\
 verdicts, by the wall time that an allocator which keeps its pages would save:
@@ -36,18 +43,10 @@ exit codes:
   2  no such process, or it ended before anything was measured
   3  the process may not be observed by this user
   4  measured, but inconclusive
-`zkprof run` exits with its command's code; 126 and 127 if it cannot start.
+  10  a condition of --fail-on is met
+`zkprof run` exits with its command's code, unless --fail-on is met; 126 and
+127 if the command cannot start.
 """
-
-_RATE_LIMITS = (1.0, 10_000.0)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line and exits with 1."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{self.prog}: {message}; see {self.prog} --help\n")
-        raise SystemExit(Exit.ERROR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,14 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code, see `errors.Exit`.
     """
-    args = _parser().parse_args(_with_command(sys.argv[1:] if argv is None else list(argv)))
     try:
+        args = _parsed(sys.argv[1:] if argv is None else list(argv))
         return int(args.call(args))
     except CommandError as error:
-        sys.stderr.write(f"zkprof: {error}\n")
+        sys.stderr.write(f"zkprof: {clean(str(error))}\n")
         return error.shell_code
     except ZkprofError as error:
-        sys.stderr.write(f"zkprof: {error}\n")
+        sys.stderr.write(f"zkprof: {clean(str(error))}\n")
         return int(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough of it: nothing to say.
@@ -80,226 +79,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-# ------------------------------------------------------------------- commands
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    return _built()[0]
 
 
-def _attach(args: argparse.Namespace) -> int:
-    with _Output(args.json) as output:
-        title = f"measuring process {args.pid} for {args.duration:g} s (Ctrl-C ends it earlier)"
-        m = watch(args.pid, args.duration, args.rate, out=output.screen, title=title)
-        return output.write(Report.of(m))
-
-
-def _run(args: argparse.Namespace) -> int:
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if not command:
-        message = "what is to be run? zkprof run [-d SECONDS] -- CMD [ARG ...]"
-        raise ZkprofError(message)
-    # Standard output is the command's; the report goes to stderr.
-    with _Output(args.json, to=sys.stderr) as output, Child(command) as child:
-        try:
-            m = watch(child.pid, args.duration or math.inf, args.rate, out=None, title="")
-            output.write(Report.of(m, command))
-        except ZkprofError as error:
-            sys.stderr.write(f"zkprof: {error}\n")
-        return child.wait()
-
-
-def _demo(args: argparse.Namespace) -> int:
-    with _Output(args.json) as output:
-        return demo(
-            output.screen or console(sys.stderr),
-            json_file=output.file,
-            log_rows=args.log_rows,
-            threads=args.threads,
-            proofs=args.proofs,
-            prover=args.prover,
-            preload=args.preload,
-        )
-
-
-def _report(args: argparse.Namespace) -> int:
-    report = load(args.file)
-    show(console(sys.stdout), screen(report))
-    return _code(report)
-
-
-def _code(report: Report) -> Exit:
-    inconclusive = report.estimate.verdict is Verdict.INCONCLUSIVE
-    return Exit.INCONCLUSIVE if inconclusive else Exit.OK
-
-
-class _Output:
-    """Where a report goes: a screen, a JSON file, or JSON on standard output.
-
-    The file is opened at once, so that a path that cannot be written is known
-    before anything is measured, and removed again when nothing came of it.
-    """
-
-    def __init__(self, json: str | None, to: TextIO = sys.stdout) -> None:
-        self.screen = None if json == "-" else console(to)
-        self.file: TextIO | None = None
-        self._path = Path(json) if json not in (None, "-") else None
-        self._json = json
-
-    def __enter__(self) -> Self:
-        if self._json == "-":
-            self.file = sys.stdout
-        elif self._path:
-            self._existed = self._path.exists()
-            try:
-                self.file = self._path.open("a", encoding="utf-8")
-            except OSError as error:
-                message = f"cannot write {self._path}: {error.strerror}"
-                raise ReportError(message) from error
-        return self
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        if self._path and self.file:
-            self.file.close()
-            if failed and not self._existed:
-                self._path.unlink(missing_ok=True)
-
-    def write(self, report: Report) -> Exit:
-        """Show the report, write it, and return the exit code."""
-        if self.screen:
-            show(self.screen, screen(report))
-        if self.file:
-            if self._path:
-                self.file.truncate(0)
-            self.file.write(dump(report))
-        return _code(report)
-
-
-# ------------------------------------------------------------------ arguments
-
-
-def _with_command(argv: list[str]) -> list[str]:
-    """Spell `zkprof PID` as `zkprof attach PID`."""
-    if not argv or argv[0] in (*_COMMANDS, "-h", "--help", "--version"):
-        return argv
-    return ["attach", *argv]
-
-
-def _pid(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
-        names = ", ".join(_COMMANDS)
-        message = f"{text!r} is neither a process number nor a command ({names})"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    seconds = _number(text)
-    if not 0.1 <= seconds <= 86_400:
-        message = f"{text!r} is no duration: give seconds, from 0.1 to 86400"
-        raise argparse.ArgumentTypeError(message)
-    return seconds
-
-
-def _rate(text: str) -> float:
-    rate = _number(text)
-    low, high = _RATE_LIMITS
-    if not low <= rate <= high:
-        message = f"{text!r} is no rate: give samples a second, from {low:g} to {high:g}"
-        raise argparse.ArgumentTypeError(message)
-    return rate
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan  # fails every comparison
-
-
-def _whole(low: int, high: int) -> type[int]:
-    """Return an argument type: whole numbers from `low` to `high`."""
-
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            message = f"{text!r} is no whole number from {low} to {high}"
-            raise argparse.ArgumentTypeError(message)
-        return int(text)
-
-    return parse  # type: ignore[return-value]
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("zk-nalloc")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
-
-
-_COMMANDS = ("attach", "run", "demo", "report")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _built() -> tuple[Parser, Commands]:
+    whole = Parser(
         prog="zkprof",
-        usage="zkprof PID [-d SECONDS] [--json FILE] [--rate HZ]\n"
-        "       zkprof run [-d SECONDS] [--json FILE] [--rate HZ] -- CMD [ARG ...]\n"
-        "       zkprof demo [--json FILE]\n"
-        "       zkprof report FILE",
+        usage=_USAGE,
         description="Say whether a running prover is bound by memory allocation, and how\n"
         "much an allocator that keeps its pages would save.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"zkprof {_version()}")
-    commands = parser.add_subparsers(
+    whole.add_argument("--version", action="version", version=f"zkprof {version()}")
+    commands = whole.add_subparsers(
         title="commands", metavar="COMMAND", required=True, prog="zkprof"
     )
-
-    attach = commands.add_parser(
-        "attach", help="measure a running process; the word may be left out"
-    )
-    attach.add_argument("pid", metavar="PID", type=_pid, help="the process")
-    _measuring(attach, "seconds to measure (default 10)", default=10.0)
-    attach.set_defaults(call=_attach)
-
-    run = commands.add_parser(
-        "run",
-        help="start a command and measure it",
-        usage="%(prog)s [-d SECONDS] [--json FILE] [--rate HZ] -- CMD [ARG ...]",
-        description="Start CMD and measure it from its first instruction on; the report "
-        "goes to standard error, and CMD's exit code is passed on.",
-    )
-    _measuring(run, "seconds to measure (default: until CMD ends)", default=None)
-    run.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what to run")
-    run.set_defaults(call=_run)
-
-    show = commands.add_parser("demo", help="predict the gain for a small prover, then measure it")
-    show.add_argument("--json", metavar="FILE", help="write the results as JSON; - is stdout")
-    show.add_argument(
-        "--log-rows", type=_whole(6, 22), default=16, metavar="N", help="2^N rows (default 16)"
-    )
-    show.add_argument(
-        "--threads", type=_whole(1, 64), default=1, metavar="T", help="of the prover (default 1)"
-    )
-    show.add_argument(
-        "--proofs", type=_whole(2, 1000), default=7, metavar="K", help="on each (default 7)"
-    )
-    show.add_argument("--prover", type=Path, metavar="FILE", help="another demonstration prover")
-    show.add_argument("--preload", type=Path, metavar="FILE", help="another libzknalloc_preload.so")
-    show.set_defaults(call=_demo)
-
-    report = commands.add_parser("report", help="show a report that --json has written")
-    report.add_argument("file", metavar="FILE", type=Path)
-    report.set_defaults(call=_report)
-    return parser
+    for module in MODULES:
+        module.register(commands)
+    return whole, commands
 
 
-def _measuring(parser: argparse.ArgumentParser, help_text: str, default: float | None) -> None:
-    parser.add_argument(
-        "-d", "--duration", metavar="SECONDS", type=_duration, default=default, help=help_text
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - is stdout")
-    parser.add_argument(
-        "--rate",
-        metavar="HZ",
-        type=_rate,
-        default=199.0,
-        help="samples per second of CPU time (default 199)",
-    )
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """Parse the arguments; `zkprof PID` is short for `zkprof attach PID`."""
+    whole, commands = _built()
+    if argv and argv[0] not in (*commands.choices, "-h", "--help", "--version"):
+        if not argv[0].startswith("-") and not is_pid(argv[0]):
+            names = ", ".join(commands.choices)
+            whole.error(f"{argv[0]!r} is neither a process number nor a command ({names})")
+        argv = ["attach", *argv]
+    return whole.parse_args(argv)

@@ -24,6 +24,8 @@ class Exit(IntEnum):
     """The process may not be observed by this user."""
     INCONCLUSIVE = 4
     """Measured, but too little to give a verdict."""
+    GATE = 10
+    """A condition of `--fail-on` was met."""
 
 
 class ZkprofError(Exception):

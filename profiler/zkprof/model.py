@@ -103,6 +103,8 @@ class Bin:
     width_s: float
     cpu_s: dict[int, float]
     mm_s: dict[int, float]
+    by_kind: dict[Kind, float] = field(default_factory=dict)
+    """CPU seconds of all threads by class; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

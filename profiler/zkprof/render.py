@@ -17,7 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .estimate import Verdict, percent
-from .model import Kind, Tier
+from .text import cleaned, size
+from .views import classes_table, functions_table
+from .words import TIERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +29,11 @@ if TYPE_CHECKING:
 
     from .advice import Item
     from .estimate import Estimate, Range
-    from .model import Measurement, Share
+    from .model import Context, Measurement, PythonJoin, Traffic
     from .report import Report
 
 WIDTH = 80
 _MAX_WIDTH = 100
-_BAR = 21
 
 _STYLES = {
     Verdict.BOUND: "bold red",
@@ -42,37 +43,17 @@ _STYLES = {
     Verdict.INCONCLUSIVE: "bold magenta",
 }
 
-_TIERS = {
-    Tier.KERNEL: "samples with kernel stacks",
-    Tier.USER: "unprivileged samples and counters",
-    Tier.PROC: "counters in /proc",
-}
-
-# How classes are shown: what belongs together, and in this order.
-_ROWS: tuple[tuple[str, tuple[Kind, ...], str], ...] = (
-    ("page faults, anonymous", (Kind.FAULT_ANON,), "red"),
-    ("prefaulting", (Kind.PREFAULT,), "red"),
-    ("munmap", (Kind.UNMAP,), "red"),
-    ("madvise", (Kind.MADVISE,), "red"),
-    ("mmap, brk, mprotect", (Kind.MMAP,), "red"),
-    ("page faults, files", (Kind.FAULT_FILE,), "yellow"),
-    (
-        "page faults, other",
-        (Kind.FAULT_COW, Kind.FAULT_SWAP, Kind.FAULT_NUMA, Kind.FAULT_OTHER),
-        "yellow",
-    ),
-    ("other kernel work", (Kind.KERNEL,), "blue"),
-    ("its own work", (Kind.USER,), "green"),
-)
-
 
 def console(file: TextIO) -> Console:
     """Return a console for `file`: as wide as the terminal, 80 columns elsewhere."""
     plain = not file.isatty()
-    probe = Console(file=file, width=WIDTH if plain else None, highlight=False)
-    if probe.width > _MAX_WIDTH:
-        probe = Console(file=file, width=_MAX_WIDTH, highlight=False)
-    return probe
+
+    def with_width(width: int | None) -> Console:
+        # Neither [markup] nor :emoji: is meant by names that hold such words.
+        return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+
+    probe = with_width(WIDTH if plain else None)
+    return with_width(_MAX_WIDTH) if probe.width > _MAX_WIDTH else probe
 
 
 def show(out: Console, what: RenderableType) -> None:
@@ -97,15 +78,19 @@ def screen(report: Report, *, live: bool = False) -> RenderableType:
     live
         Whether measuring goes on, so that advice would come too early.
     """
+    report = cleaned(report)
     m, e = report.measurement, report.estimate
-    parts: list[RenderableType] = [_headline(m), Text(), _verdict(m, e, live=live)]
+    parts: list[RenderableType] = [title(m), Text(), _verdict(m, e, live=live)]
     parts += [
         Padding(Text(_sentence(e.why)), (0, 0, 0, 2)),
         Text(),
-        _classes(m),
+        classes_table(m),
         Text(),
-        _facts(m, e),
     ]
+    if not live and m.stacks:
+        parts += [Text("Memory management, by where it is asked for", "bold")]
+        parts += [functions_table(m, 5), Text()]
+    parts += [_facts(m, e)]
     if not live:
         parts += [Text(), *(_item(item) for item in report.advice)]
     return Group(*parts)
@@ -134,29 +119,43 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _headline(m: Measurement) -> Text:
+def headline(m: Measurement) -> str:
+    """Say in a line what was measured, without its name."""
     threads = len([t for t in m.threads if t.cpu_s > 0]) or 1
+    words = [f"{m.duration_s:.1f} s", f"{threads} thread{'s' if threads > 1 else ''}"]
+    if len(m.pids) > 1:
+        words.append(f"{len(m.pids)} processes")
+    if m.exited:
+        words.append("it has ended")
+    return "  ".join(words)
+
+
+def verdict_sentence(m: Measurement, e: Estimate) -> str:
+    """Say what the verdict means."""
+    if e.verdict is Verdict.INCONCLUSIVE:
+        return "No verdict from this window"
+    wall = e.saving_wall
+    if m.library:
+        return f"On libzknalloc, {_about(wall)} of wall time is left to save"
+    text = f"Recycling its memory should cut wall time by {_about(wall)}"
+    if e.verdict is not Verdict.NOT_BOUND and wall.mid > 0.005:
+        text += f", {e.speed_up.mid:.2f} times as fast"
+    return text
+
+
+def title(m: Measurement) -> Text:
+    """Return the first line of every screen."""
     return Text.assemble(
-        ("zkprof ", "bold"),
-        f"{m.target.pid} {m.target.comm}  {m.duration_s:.1f} s",
-        f"  {threads} thread{'s' if threads > 1 else ''}",
-        "  it has ended" if m.exited else "",
-        style="dim",
+        ("zkprof ", "bold"), f"{m.target.pid} {m.target.comm}  {headline(m)}", style="dim"
     )
 
 
 def _verdict(m: Measurement, e: Estimate, *, live: bool) -> Text:
     text = Text.assemble((str(e.verdict).upper(), _STYLES[e.verdict]))
-    if e.verdict is Verdict.INCONCLUSIVE:
-        return text.append(", so far" if live else ": no verdict from this window")
-    if m.library:
-        text.append(f": on libzknalloc, {_about(e.saving_wall)} of wall time is left to save")
-        return text
-    wall = e.saving_wall
-    text.append(f": recycling its memory should cut wall time by {_about(wall)}")
-    if e.verdict is not Verdict.NOT_BOUND and wall.mid > 0.005:
-        text.append(f", {e.speed_up.mid:.2f} times as fast")
-    return text
+    if e.verdict is Verdict.INCONCLUSIVE and live:
+        return text.append(", so far")
+    said = verdict_sentence(m, e)
+    return text.append(f": {said[0].lower()}{said[1:]}")
 
 
 def _about(r: Range) -> str:
@@ -165,51 +164,23 @@ def _about(r: Range) -> str:
     return f"{percent(r.mid)} [{percent(r.low)} to {percent(r.high)}]"
 
 
-def _classes(m: Measurement) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
-    table.add_column(width=24)
-    table.add_column(width=_BAR)
-    table.add_column(justify="right", width=7)
-    table.add_column(style="dim")
-    table.add_row("CPU time", "", "100%", f"{m.cpu_s:.2f} s")
-    for name, kinds, style in _ROWS:
-        row = _total([m.classes[kind] for kind in kinds if kind in m.classes])
-        if m.cpu_s <= 0 or row[2] / m.cpu_s < 0.0005:
-            continue
-        mid, low, high = (seconds / m.cpu_s for seconds in row)
-        table.add_row(
-            f"  {name}",
-            Text("#" * max(round(mid * _BAR), 1 if mid >= 0.005 else 0), style=style),
-            f"{mid:.1%}",
-            f"{low:.1%} to {high:.1%}",
-        )
-    return table
-
-
-def _total(shares: list[Share]) -> tuple[float, float, float]:
-    return (
-        sum(s.seconds for s in shares),
-        sum(s.low for s in shares),
-        sum(s.high for s in shares),
-    )
-
-
 def _facts(m: Measurement, e: Estimate) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
     table.add_column(style="bold", width=11)
     table.add_column(overflow="fold")
-    for name, text in _fact_rows(m, e):
+    for name, text in fact_rows(m, e):
         table.add_row(name, text)
     return table
 
 
-def _fact_rows(m: Measurement, e: Estimate) -> Iterator[tuple[str, str]]:
+def fact_rows(m: Measurement, e: Estimate) -> Iterator[tuple[str, str]]:
+    """Yield what else is worth knowing: a name and a text each."""
     yield "Saving", f"{_about(e.saving_cpu)} of CPU time, {_about(e.saving_wall)} of wall time"
     if m.memory:
         last = m.memory[-1]
         faults = last.minor_faults - m.memory[0].minor_faults
-        text = f"{_bytes(last.rss)} now, peak {_bytes(last.hwm)}; {faults:,} page faults brought "
-        text += f"{_bytes(e.growth.faulted)}, {percent(e.growth.share)} of it growth"
+        text = f"{size(last.rss)} now, peak {size(last.hwm)}; {faults:,} page faults brought "
+        text += f"{size(e.growth.faulted)}, {percent(e.growth.share)} of it growth"
         yield "Memory", text
     zeroing = m.overlays.get("zeroing")
     if zeroing and zeroing >= 0.005 * m.cpu_s:
@@ -220,8 +191,14 @@ def _fact_rows(m: Measurement, e: Estimate) -> Iterator[tuple[str, str]]:
     yield "Allocator", text
     if m.library:
         yield "Library", _library(m)
+    if m.traffic:
+        yield "Traffic", _traffic(m.traffic)
+    if around := _context(m.context):
+        yield "Context", around
+    if m.python:
+        yield "Python", _python(m.python)
     method = m.method
-    how = _TIERS[method.tier]
+    how = TIERS[method.tier]
     if method.rate_hz:
         how += f", {method.samples} at {method.rate_hz:.0f} Hz, {method.lost} lost"
     how += f"; cost it {percent(method.overhead)}; {method.ns_per_fault / 1e3:.1f} us a fault here"
@@ -237,17 +214,40 @@ def _library(m: Measurement) -> str:
     text = f"libzknalloc {m.library.version}, hit rate "
     text += percent(rate) if rate is not None else "unknown (no requests)"
     return (
-        f"{text}; {_bytes(count('bytes_hit', 0))} recycled, "
-        f"{_bytes(count('bytes_evicted', 0))} evicted, "
-        f"{_bytes(count('cached_now', 0))} cached now of at most {_bytes(m.library.cache_bytes)}"
+        f"{text}; {size(count('bytes_hit', 0))} recycled, "
+        f"{size(count('bytes_evicted', 0))} evicted, "
+        f"{size(count('cached_now', 0))} cached now of at most {size(m.library.cache_bytes)}"
     )
 
 
-def _bytes(size: int) -> str:
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} B"
+def _traffic(t: Traffic) -> str:
+    calls = ", ".join(f"{n:,} {name}" for name, n in t.calls.items() if n)
+    return f"{size(t.mapped)} mapped, {size(t.unmapped)} unmapped, {size(t.advised)} advised" + (
+        f"; {calls}" if calls else ""
+    )
+
+
+def _context(c: Context) -> str:
+    words = []
+    if c.huge_share is not None:
+        words.append(f"{percent(c.huge_share)} of its anonymous memory is in huge pages")
+    if c.mmap_lock_wait_s is not None and c.mmap_lock_wait_s >= 0.001:
+        words.append(f"its threads waited {c.mmap_lock_wait_s:.2f} s for mmap_lock")
+    if c.psi_some_s:
+        words.append(f"memory was short for {c.psi_some_s:.2f} s")
+    if c.cgroup_limit is not None:
+        used = f" ({size(c.cgroup_used)} used)" if c.cgroup_used is not None else ""
+        words.append(f"its control group may use {size(c.cgroup_limit)}{used}")
+    return "; ".join(words)
+
+
+def _python(p: PythonJoin) -> str:
+    if p.source == "perf-map":
+        return "frames from its perf trampoline, exact"
+    return (
+        f"frames by {p.source}, matched to {percent(p.matched)} of the samples, "
+        f"{1e3 * p.gap_s:.1f} ms apart"
+    )
 
 
 def _item(item: Item) -> RenderableType:

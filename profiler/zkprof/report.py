@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Reports as JSON: what `--json` writes and `zkprof report` reads.
 
-The schema is "zkprof/1" and is described in profiler/README.md.  Its core is
-the `Measurement`, field by field, so that a report can be judged anew by a
-later version; `estimate` and `advice` are there for readers without zkprof.
+The schema is "zkprof/1"; `schema` writes it as JSON Schema, and
+profiler/README.md explains it.  Its core is the `Measurement`, field by field,
+so that a report can be judged anew by a later version; `estimate` and
+`advice` are there for readers without zkprof.
 
 Compatibility: fields are only added under one schema, and unknown fields are
 ignored.  Neither arguments nor environment of the target are written: they
@@ -16,6 +17,7 @@ import dataclasses
 import json
 import types
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 from .advice import Item, advise
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = "zkprof/1"
+
+# No number of a measurement is larger; neither infinity nor NaN is below it.
+_LIMIT = 1 << 64
 
 
 class ReportError(ZkprofError):
@@ -85,12 +90,16 @@ def from_json(data: object) -> Report:
         message = f"its schema is {schema!r}, not {SCHEMA!r}: write it with `zkprof PID --json`"
         raise ReportError(message)
     m = _build(Measurement, data.get("measurement"), "measurement")
+    for i, stack in enumerate(m.stacks):
+        if not all(0 <= frame < len(m.frames) for frame in stack.frames):
+            message = f"measurement.stacks[{i}].frames refers to frames that are not there"
+            raise ReportError(message)
     return Report.of(m)
 
 
 def dump(report: Report) -> str:
     """Return the report as the text of a JSON file."""
-    return json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
+    return json.dumps(to_json(report), separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def load(path: Path) -> Report:
@@ -106,7 +115,7 @@ def load(path: Path) -> Report:
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}"
         raise ReportError(message) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is no report: it is not JSON ({error})"
         raise ReportError(message) from error
     try:
@@ -142,7 +151,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
             for key, item in value.items()
         }
     if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, dict):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         fields: dict[str, Any] = {}
         for field in dataclasses.fields(kind):
             if field.name in value:
@@ -156,12 +165,18 @@ def _build(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
         return kind(**fields)
     if isinstance(kind, type) and issubclass(kind, Enum) and value in list(kind):
         return kind(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is float and type(value) in (int, float) and abs(value) < _LIMIT:
         return float(value)
-    if kind in (int, bool, str) and type(value) is kind:
+    if kind is int and type(value) is int and abs(value) < _LIMIT:
+        return value
+    if kind in (bool, str) and type(value) is kind:
         return value
     message = f"{where} cannot be {json.dumps(value)[:40]}"
     raise ReportError(message)
+
+
+# Asking for them costs more than building the value.
+_hints = cache(get_type_hints)
 
 
 def _build_key(kind: Any, key: str, where: str) -> Any:  # noqa: ANN401

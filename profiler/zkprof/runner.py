@@ -16,11 +16,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING
 
-from rich.live import Live
-
 from .errors import ZkprofError
+from .live import LiveScreen
 from .measure import measure
-from .render import console, screen
+from .render import console
 from .report import Report
 
 if TYPE_CHECKING:
@@ -84,10 +83,10 @@ def watch(
     """
     with stop_on_interrupt() as stop:
         if out is not None and out.is_terminal:
-            with Live(console=out, transient=True, refresh_per_second=4) as live:
+            with LiveScreen(out, stop) as live:
 
                 def tick(m: Measurement) -> None:
-                    live.update(screen(Report.of(m), live=True))
+                    live.update(Report.of(m))
 
                 return measure(pid, duration_s, rate_hz, tick, stop)
         errors = console(sys.stderr)

@@ -106,7 +106,7 @@ class SampledWindow:
             for tid, thread in seconds.items():
                 _add(by_thread[tid], thread)
                 _add(block, thread)
-            bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, anon))
+            bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, block, anon))
             blocks.append(block)
         threads = [
             ThreadTime(tid, self._names.of(tid), sum(kinds.values()), kinds)
@@ -194,7 +194,7 @@ def _anon_share(split: Seconds) -> float:
     return anon / (anon + file) if anon + file else 1.0
 
 
-def _bin(t: float, seconds: dict[int, Seconds], anon: float) -> Bin:
+def _bin(t: float, seconds: dict[int, Seconds], block: Seconds, anon: float) -> Bin:
     def avoidable(kinds: Seconds) -> float:
         first = sum(kinds.get(k, 0.0) for k in (Kind.FAULT_ANON, Kind.PREFAULT, Kind.MMAP))
         return first + anon * (kinds.get(Kind.UNMAP, 0.0) + kinds.get(Kind.MADVISE, 0.0))
@@ -204,6 +204,7 @@ def _bin(t: float, seconds: dict[int, Seconds], anon: float) -> Bin:
         width_s=BIN_S,
         cpu_s={tid: sum(kinds.values()) for tid, kinds in seconds.items()},
         mm_s={tid: avoidable(kinds) for tid, kinds in seconds.items()},
+        by_kind={kind: s for kind, s in block.items() if s},
     )
 
 
