@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .allocators import clean_environment
+from benches.allocators import without_settings
+
 from .registry import Prover
 from .tools import Installed
 
@@ -90,7 +91,7 @@ class Workload:
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that puts `variables` on the proving process."""
-        base = clean_environment() | {"RAYON_NUM_THREADS": str(self.threads)}
+        base = without_settings(os.environ) | {"RAYON_NUM_THREADS": str(self.threads)}
         if self.prover.in_child:
             return base | {"ZKN_BENCH_CHILD_ENV": json.dumps(dict(variables))}
         return base | dict(variables)
