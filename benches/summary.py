@@ -18,7 +18,7 @@ from statistics import mean, median
 from benches.allocators import OWN, REGISTRY
 from benches.runner import LIMIT, Run, Syscalls
 
-__all__ = ["Row", "Summary", "summarise"]
+__all__ = ["OWN", "Row", "Summary", "summarise"]
 
 #: A round is disturbed if it had less than this share of its CPUs.
 UNDISTURBED = 0.9

@@ -33,6 +33,7 @@ def test_installed_files(installed: Path) -> None:
         "lib/libzknalloc.so.0",
         "lib/libzknalloc.so.0.1.0",
         "lib/libzknalloc_preload.so",
+        "lib/libzknalloc_record.so",
         f"{cmake}Config.cmake",
         f"{cmake}ConfigVersion.cmake",
         f"{cmake}Targets-relwithdebinfo.cmake",

@@ -34,6 +34,7 @@ ZK_NALLOC = {
     "_native.abi3.so",
     "_native.pyi",
     "_preload.py",
+    "_record.py",
     "_stats.py",
     "cli.py",
     "include/zknalloc.h",
@@ -45,6 +46,7 @@ ZK_NALLOC = {
     "lib/libzknalloc.so",
     "lib/libzknalloc.so.0",
     "lib/libzknalloc_preload.so",
+    "lib/libzknalloc_record.so",
     "lib/pkgconfig/zknalloc.pc",
     "py.typed",
 }
