@@ -45,7 +45,7 @@ DIRECTORY: Final = "ZK_NALLOC_RECORD_DIR"
 _COLUMNS: Final = "t_us,tid,op,size,aux,id\n"
 _MAGIC: Final = b"ZKNALLOC-RECORD\0"
 _VERSION: Final = 1
-_HEADER: Final = struct.Struct("=16s4I256s")
+_HEADER: Final = struct.Struct("=16s4IQ256s")
 _RECORD: Final = struct.Struct("=QQQII")
 _FIRST: Final = 4096
 
@@ -74,12 +74,15 @@ class Journal:
     ----------
     pid, program
         The process and the path of its executable.
+    start_s
+        The moment of the first call, on the clock of `time.monotonic`.
     rows
         Its calls, in the order in which they took effect.
     """
 
     pid: int
     program: str
+    start_s: float
     rows: list[Row]
 
     @classmethod
@@ -93,7 +96,7 @@ class Journal:
         """
         data = path.read_bytes()
         try:
-            magic, version, record_size, pid, _, program = _HEADER.unpack_from(data)
+            magic, version, record_size, pid, _, start_ns, program = _HEADER.unpack_from(data)
         except struct.error as error:
             raise JournalError(f"{path} is too short") from error
         if (magic, version, record_size) != (_MAGIC, _VERSION, _RECORD.size):
@@ -103,7 +106,8 @@ class Journal:
             if tid_op == 0:
                 break
             rows.append(Row(ns, tid_op >> 8, chr(tid_op & 0xFF), size, aux, block))
-        return cls(pid, program.partition(b"\0")[0].decode(errors="replace"), rows)
+        name = program.partition(b"\0")[0].decode(errors="replace")
+        return cls(pid, name, start_ns / 1e9, rows)
 
     def after(self, seconds: float) -> Journal:
         """Return the calls made later than `seconds` after the first.
@@ -122,7 +126,7 @@ class Journal:
                 had = live.get(row.block, row)
                 op, aux = ("m", 0) if had.op == "g" else (had.op, had.aux)
                 live[row.block] = Row(cut, had.tid, op, row.size, aux, row.block)
-        return Journal(self.pid, self.program, [*live.values(), *later])
+        return Journal(self.pid, self.program, self.start_s, [*live.values(), *later])
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from benches import allocators
 from benches.allocators import REGISTRY, Found
 
 from . import profile, report
+from .record import record
 from .registry import PROVERS, Prover
 from .runner import Run, RunFailed, Workload, usable_cpus
 from .tools import InstallFailed, Missing, default_cache
@@ -71,6 +72,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cache", type=Path, default=default_cache(), help="where to install")
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     made.add_argument("--csv", type=Path, metavar="FILE", help="write one line for each proof")
+    made.add_argument(
+        "--record", type=Path, metavar="DIR", help="measure nothing, record a trace of each prover"
+    )
     made.add_argument("--zkprof", action="store_true", help="profile the glibc run with zkprof")
     made.add_argument("--zkprof-seconds", type=float, default=10.0, metavar="S")
     made.add_argument("--allow-missing", action="store_true", help="missing rows are no error")
@@ -121,6 +125,10 @@ def measure(
             )
             progress(f"{prover.name}: keys and circuits")
             workload.prepare()
+            if args.record:
+                line = record(workload, proofs, args.record, progress)
+                session.console.print(line, markup=False, soft_wrap=True)
+                return
         except Missing as error:
             session.note(session.missing, prover.name, error)
             return
@@ -208,8 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         made.error(str(error))  # exits with 2
     session = Session(console)
-    settings = available(session, wanted)
-    for prover in provers if settings else []:
+    settings = {} if args.record else available(session, wanted)
+    for prover in provers if settings or args.record else []:
         measure(session, prover, settings, args)
     if args.json:
         document = report.document(

@@ -136,6 +136,7 @@ static bool open_file(void)
         .record_size = sizeof(journal_record_t),
         .pid = (uint32_t)getpid(),
         .threshold = ZKN_THRESHOLD,
+        .start_ns = journal.start_ns,
     };
     (void)!readlink("/proc/self/exe", header->program,
                     sizeof header->program - 1);

@@ -35,6 +35,7 @@ typedef struct journal_header {
     uint32_t record_size;
     uint32_t pid;
     uint32_t threshold; /* smaller requests are not recorded */
+    uint64_t start_ns;  /* CLOCK_MONOTONIC of the first record */
     char program[256];  /* NUL-terminated path of the executable */
 } journal_header_t;
 

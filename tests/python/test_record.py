@@ -158,7 +158,7 @@ def test_after_keeps_what_lives() -> None:
         _record.Row(4, 7, "f", 80_000, 0, 2),
         _record.Row(2_000_000_000, 8, "f", 75_000, 0, 1),
     ]
-    kept = _record.Journal(1, "p", rows).after(1.0)
+    kept = _record.Journal(1, "p", 0.0, rows).after(1.0)
     assert [(row.tid, row.op, row.size, row.aux, row.block) for row in kept.rows] == [
         (7, "c", 75_000, 0, 1),
         (7, "m", 90_000, 0, 3),
@@ -167,7 +167,7 @@ def test_after_keeps_what_lives() -> None:
 
 
 def test_the_same_calls_give_the_same_file(tmp_path: Path) -> None:
-    journal = _record.Journal(1, "p", [_record.Row(5, 9, "m", 70_000, 0, 4)])
+    journal = _record.Journal(1, "p", 0.0, [_record.Row(5, 9, "m", 70_000, 0, 4)])
     summary = _record.write_trace(journal, tmp_path / "a.csv.gz")
     _record.write_trace(journal, tmp_path / "b.csv.gz")
     packed = (tmp_path / "a.csv.gz").read_bytes()
