@@ -27,6 +27,7 @@ def test_installed_files(installed: Path) -> None:
     cmake = "lib/cmake/zknalloc/zknalloc"
     assert files == {
         "include/zknalloc.h",
+        "include/zknalloc.hpp",
         "include/zknalloc_block.h",
         "lib/libzknalloc.a",
         "lib/libzknalloc.so",

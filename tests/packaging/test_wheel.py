@@ -38,6 +38,7 @@ ZK_NALLOC = {
     "_stats.py",
     "cli.py",
     "include/zknalloc.h",
+    "include/zknalloc.hpp",
     "include/zknalloc_block.h",
     "lib/cmake/zknalloc/zknallocConfig.cmake",
     "lib/cmake/zknalloc/zknallocConfigVersion.cmake",
