@@ -14,13 +14,26 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-__all__ = ["REGISTRY", "Allocator", "Found", "find", "names", "with_preload"]
+__all__ = [
+    "OWN",
+    "REGISTRY",
+    "Allocator",
+    "Found",
+    "UnknownAllocatorError",
+    "find",
+    "names",
+    "without_settings",
+]
+
+#: The name and family of this project's library.
+OWN = "zknalloc"
 
 #: Names the library to measure as ``zknalloc``; ``--preload`` overrides it.
 PRELOAD_VARIABLE = "ZKN_BENCH_PRELOAD"
@@ -87,28 +100,31 @@ class Found:
     library: Path | None = None
     missing: str | None = None
 
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables that put a program on this allocator."""
+        preload = {} if self.library is None else {"LD_PRELOAD": str(self.library)}
+        return {**self.allocator.env, **preload}
+
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment in which a program runs on this allocator.
-
-        Settings of every known allocator are removed from `base` first, so that what the
-        caller's shell exports cannot leak into a measurement.
 
         Parameters
         ----------
         base
-            The environment to start from; the process's own by default.
+            The environment to start from, as :func:`without_settings` leaves it; the
+            process's own by default.
         """
-        env = {k: v for k, v in (os.environ if base is None else base).items() if not _tunes(k)}
-        env.update(self.allocator.env)
-        if self.library is not None:
-            env["LD_PRELOAD"] = str(self.library)
-        return env
+        return {**without_settings(os.environ if base is None else base), **self.variables()}
 
 
-def _tunes(variable: str) -> bool:
-    """Whether an environment variable changes what some allocator does."""
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` without the settings of any allocator that is known here.
+
+    What the caller's shell exports cannot leak into a measurement so.
+    """
     prefixes = ("MALLOC_", "MIMALLOC_", "TCMALLOC_", "ZK_NALLOC_", "_RJEM_", "ZK_ALLOC_")
-    return variable in {"LD_PRELOAD", "GLIBC_TUNABLES"} or variable.startswith(prefixes)
+    names = ("LD_PRELOAD", "GLIBC_TUNABLES")
+    return {k: v for k, v in environment.items() if k not in names and not k.startswith(prefixes)}
 
 
 @cache
@@ -143,7 +159,8 @@ def _zknalloc() -> Path | None:
     named = os.environ.get(PRELOAD_VARIABLE)
     if named:
         return Path(named).resolve() if Path(named).is_file() else None
-    command = shutil.which("zk-nalloc")
+    beside = Path(sys.executable).with_name("zk-nalloc")
+    command = str(beside) if beside.exists() else shutil.which("zk-nalloc")
     if command:
         done = subprocess.run(
             [command, "config", "--preload"], capture_output=True, text=True, check=False
@@ -174,28 +191,35 @@ _JEMALLOC_KEEP = (
     "thp:always,metadata_thp:auto,retain:true,"
     "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
 )
-_GLIBC_KEEP = f"glibc.malloc.mmap_threshold={_TERA}:glibc.malloc.trim_threshold={_TERA}"
 
 _ALL = (
     Allocator(
-        "zknalloc",
+        OWN,
         "libzknalloc, defaults",
-        "zknalloc",
+        OWN,
         finder=_zknalloc,
         get=f"build it, then --preload PATH/{_PRELOAD} or {PRELOAD_VARIABLE}=PATH",
     ),
     Allocator("glibc", "glibc, defaults", "glibc"),
+    # The base line to beat: what an operator can type for any prover, as it was built.
+    Allocator(
+        "glibc-keep",
+        "glibc, never trims, small pages",
+        "glibc",
+        {
+            "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+            "MALLOC_TRIM_THRESHOLD_": _TERA,
+            "MALLOC_TOP_PAD_": str(64 << 20),
+        },
+    ),
     Allocator(
         "glibc-tuned",
         "glibc, never trims, huge pages",
         "glibc",
-        {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb=1:{_GLIBC_KEEP}"},
-    ),
-    Allocator(
-        "glibc-tuned-4k",
-        "glibc, never trims, small pages",
-        "glibc",
-        {"GLIBC_TUNABLES": _GLIBC_KEEP},
+        {
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"
+            f":glibc.malloc.mmap_threshold={_TERA}:glibc.malloc.trim_threshold={_TERA}"
+        },
     ),
     Allocator(
         "jemalloc",
@@ -302,11 +326,6 @@ def names() -> list[str]:
     return list(REGISTRY)
 
 
-def with_preload(path: Path) -> None:
-    """Make `path` the library that ``zknalloc`` stands for in this process."""
-    os.environ[PRELOAD_VARIABLE] = str(path)
-
-
 def _parse(spec: str) -> Allocator:
     """Return the allocator that `spec`, ``name`` or ``name+VARIABLE=value+…``, stands for."""
     name, *settings = spec.split("+")
@@ -325,7 +344,7 @@ def _parse(spec: str) -> Allocator:
     return replace(allocator, name=spec, title=spec, env=env)
 
 
-def find(specs: Iterable[str]) -> list[Found]:
+def find(specs: Iterable[str], preload: Path | None = None) -> list[Found]:
     """Look for allocators on this machine.
 
     Parameters
@@ -333,6 +352,8 @@ def find(specs: Iterable[str]) -> list[Found]:
     specs
         Names from :data:`REGISTRY`. ``name+VARIABLE=value`` is that allocator with further
         settings, so that two settings can be compared in one run.
+    preload
+        The library that ``zknalloc`` stands for; without it, it is looked for.
 
     Returns
     -------
@@ -349,7 +370,10 @@ def find(specs: Iterable[str]) -> list[Found]:
         if allocator.finder is None:
             found.append(Found(allocator))
             continue
-        library = allocator.finder()
+        if preload is not None and allocator.family == OWN:
+            library = preload.resolve() if preload.is_file() else None
+        else:
+            library = allocator.finder()
         missing = None if library else f"not found; to get it: {allocator.get}"
         found.append(Found(allocator, library, missing))
     return found

@@ -106,13 +106,13 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _list(console: Console, known: Sequence[cases.Case]) -> None:
+def _list(console: Console, known: Sequence[cases.Case], preload: Path | None) -> None:
     width = max(len(case.name) for case in known)
     console.print("cases:")
     for case in known:
         console.print(f"  {case.name:{width}}  {case.what}", soft_wrap=True)
     console.print("\nallocators:")
-    for found in allocators.find(allocators.names()):
+    for found in allocators.find(allocators.names(), preload):
         note = f"missing: {found.missing}" if found.missing else found.allocator.title
         console.print(f"  {found.allocator.name:{width}}  {note}", soft_wrap=True)
 
@@ -257,10 +257,8 @@ def _verdicts(figures: summary.Summary) -> list[targets.Verdict]:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    if options.preload:
-        if not options.preload.is_file():
-            raise _UsageError(f"--preload: there is no file {options.preload}")
-        allocators.with_preload(options.preload.resolve())
+    if options.preload and not options.preload.is_file():
+        raise _UsageError(f"--preload: there is no file {options.preload}")
     count_syscalls = not options.quick if options.syscalls is None else options.syscalls
     if count_syscalls and not shutil.which("strace"):
         if options.syscalls:
@@ -276,13 +274,13 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         len(os.sched_getaffinity(0)),
     )
     if options.list:
-        _list(console, known)
+        _list(console, known, options.preload)
         return 0
     if options.allocators:
         names = _split(options.allocators)
     else:
         names = _split(QUICK_ALLOCATORS) if options.quick else allocators.names()
-    found = allocators.find(names)
+    found = allocators.find(names, options.preload)
     chosen = cases.select(known, _split(options.only))
     present, programs, missing = _programs(found, program, options.build, console)
     plan = runner.Plan(

@@ -15,16 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from benches.allocators import REGISTRY
+from benches.allocators import OWN, REGISTRY
 from benches.runner import LIMIT, Run, Syscalls
 
-__all__ = ["Row", "Summary", "summarise"]
+__all__ = ["OWN", "Row", "Summary", "summarise"]
 
 #: A round is disturbed if it had less than this share of its CPUs.
 UNDISTURBED = 0.9
-
-#: The allocator that all others are the peers of.
-OWN = "zknalloc"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from zk_nalloc import _native
 
-__all__ = ["cflags", "cmake_dir", "libs", "pkgconfig_dir", "prefix", "preload_path"]
+__all__ = [
+    "cflags",
+    "cmake_dir",
+    "libs",
+    "pkgconfig_dir",
+    "prefix",
+    "preload_path",
+    "record_path",
+]
 
 
 def prefix() -> Path:
@@ -35,6 +43,11 @@ def preload_path() -> Path:
     'libzknalloc_preload.so'
     """
     return prefix() / "lib" / "libzknalloc_preload.so"
+
+
+def record_path() -> Path:
+    """Return the library that records a program's requests."""
+    return prefix() / "lib" / "libzknalloc_record.so"
 
 
 def cmake_dir() -> Path:

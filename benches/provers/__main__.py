@@ -22,8 +22,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from benches import allocators
+from benches.allocators import REGISTRY, Found
+
 from . import profile, report
-from .allocators import Allocator, allocators
+from .record import record
 from .registry import PROVERS, Prover
 from .runner import Run, RunFailed, Workload, usable_cpus
 from .tools import InstallFailed, Missing, default_cache
@@ -57,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("provers", nargs="*", metavar="NAME", help="provers (default: all)")
     made.add_argument("--list", action="store_true", help="name provers and allocators, then stop")
     made.add_argument(
-        "--allocators", metavar="A,B", help="settings to compare, comma-separated (default: all)"
+        "--allocators",
+        metavar="A,B",
+        help="what to compare; NAME+VARIABLE=value adds a setting (default: all)",
     )
     made.add_argument("--preload", type=Path, metavar="PATH", help="libzknalloc_preload.so to use")
     made.add_argument("--size", default="default", help="quick, default, large or a number")
@@ -67,18 +72,27 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cache", type=Path, default=default_cache(), help="where to install")
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     made.add_argument("--csv", type=Path, metavar="FILE", help="write one line for each proof")
+    made.add_argument(
+        "--record", type=Path, metavar="DIR", help="measure nothing, record a trace of each prover"
+    )
     made.add_argument("--zkprof", action="store_true", help="profile the glibc run with zkprof")
     made.add_argument("--zkprof-seconds", type=float, default=10.0, metavar="S")
     made.add_argument("--allow-missing", action="store_true", help="missing rows are no error")
     return made
 
 
-def chosen(given: Sequence[str], known: dict[str, Any], kind: str) -> list[Any]:
-    """Look names up; all of them where none is given."""
-    if unknown := [name for name in given if name not in known]:
-        names = ", ".join(known)
-        raise ValueError(f"unknown {kind} {', '.join(unknown)}: choose from {names}")
-    return [known[name] for name in given] if given else list(known.values())
+def chosen(given: Sequence[str]) -> list[Prover]:
+    """Look provers up; all of them where none is given."""
+    if unknown := [name for name in given if name not in PROVERS]:
+        names = ", ".join(PROVERS)
+        raise ValueError(f"unknown prover {', '.join(unknown)}: choose from {names}")
+    return [PROVERS[name] for name in given] if given else list(PROVERS.values())
+
+
+def compared(given: str | None, preload: Path | None) -> list[Found]:
+    """Look for the allocators to compare: by default all that can be preloaded."""
+    preloadable = [name for name, one in REGISTRY.items() if one.crate is None]
+    return allocators.find(given.split(",") if given else preloadable, preload)
 
 
 def measure(
@@ -111,6 +125,10 @@ def measure(
             )
             progress(f"{prover.name}: keys and circuits")
             workload.prepare()
+            if args.record:
+                line = record(workload, proofs, args.record, progress)
+                session.console.print(line, markup=False, soft_wrap=True)
+                return
         except Missing as error:
             session.note(session.missing, prover.name, error)
             return
@@ -157,17 +175,12 @@ def ask_zkprof(
         session.note(session.failed, f"zkprof of {name}", error)
 
 
-def available(
-    session: Session, wanted: Sequence[Allocator], cache: Path
-) -> dict[str, dict[str, str]]:
+def available(session: Session, wanted: Sequence[Found]) -> dict[str, dict[str, str]]:
     """Return the variables of each allocator that this machine has."""
-    settings: dict[str, dict[str, str]] = {}
-    for allocator in wanted:
-        try:
-            settings[allocator.name] = allocator.environment(cache)
-        except Missing as error:
-            session.note(session.missing, allocator.name, error)
-    return settings
+    for found in wanted:
+        if found.missing:
+            session.note(session.missing, found.allocator.name, Missing(found.missing))
+    return {found.allocator.name: found.variables() for found in wanted if not found.missing}
 
 
 def show_list(console: Console) -> None:
@@ -178,8 +191,9 @@ def show_list(console: Console) -> None:
             f"[bold]{prover.name}[/]  {escape(prover.title)}\n    {sizes} ({prover.unit})"
         )
     console.print()
-    for allocator in allocators().values():
-        console.print(f"[bold]{allocator.name}[/]  {escape(allocator.title)}")
+    for found in compared(None, None):
+        note = f"missing: {found.missing}" if found.missing else found.allocator.title
+        console.print(f"[bold]{found.allocator.name}[/]  {escape(note)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -191,9 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_list(console)
         return OK
     try:
-        provers: list[Prover] = chosen(args.provers, PROVERS, "prover")
-        names = args.allocators.split(",") if args.allocators else []
-        wanted: list[Allocator] = chosen(names, allocators(args.preload), "allocator")
+        provers = chosen(args.provers)
+        wanted = compared(args.allocators, args.preload)
         for prover in provers:
             prover.size(args.size)
         if args.proofs is not None and args.proofs < 2:
@@ -203,8 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         made.error(str(error))  # exits with 2
     session = Session(console)
-    settings = available(session, wanted, args.cache)
-    for prover in provers if settings else []:
+    settings = {} if args.record else available(session, wanted)
+    for prover in provers if settings or args.record else []:
         measure(session, prover, settings, args)
     if args.json:
         document = report.document(

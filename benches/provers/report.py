@@ -146,7 +146,6 @@ def machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "thp": thp.read_text().strip() if thp.exists() else "absent",
-        "zk_nalloc_variables": {k: v for k, v in os.environ.items() if k.startswith("ZK_NALLOC_")},
     }
 
 

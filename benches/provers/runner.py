@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .allocators import clean_environment
+from benches.allocators import without_settings
+
 from .registry import Prover
 from .tools import Installed
 
@@ -90,7 +91,7 @@ class Workload:
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that puts `variables` on the proving process."""
-        base = clean_environment() | {"RAYON_NUM_THREADS": str(self.threads)}
+        base = without_settings(os.environ) | {"RAYON_NUM_THREADS": str(self.threads)}
         if self.prover.in_child:
             return base | {"ZKN_BENCH_CHILD_ENV": json.dumps(dict(variables))}
         return base | dict(variables)
@@ -98,7 +99,7 @@ class Workload:
     def prepare(self) -> None:
         """Make keys, circuits and reference strings, under the system allocator."""
         self.data.mkdir(parents=True, exist_ok=True)
-        self._execute("prepare", 0, {}, lambda _: None, None)
+        self._execute("prepare", 0, {}, lambda _: None)
 
     def run(
         self,
@@ -106,9 +107,10 @@ class Workload:
         proofs: int,
         variables: Mapping[str, str],
         progress: Progress = lambda _: None,
-        on_first_proof: Callable[[int], None] | None = None,
+        on_first_proof: Callable[[int], None] = lambda _pid: None,
+        on_ready: Callable[[int], None] = lambda _pid: None,
     ) -> Run:
-        """Prove `proofs` times; call `on_first_proof(PID)` once it is warm."""
+        """Prove `proofs` times; call back with the PID when set up and when warm."""
         with tempfile.TemporaryDirectory() as folder:
             dump = Path(folder) / "stats.jsonl"
             run = self._execute(
@@ -117,6 +119,7 @@ class Workload:
                 {**variables, "ZK_NALLOC_STATS_FILE": str(dump)},
                 progress,
                 on_first_proof,
+                on_ready,
             )
             return replace(run, library=read_dump(dump))
 
@@ -126,7 +129,8 @@ class Workload:
         proofs: int,
         variables: Mapping[str, str],
         progress: Progress,
-        on_first_proof: Callable[[int], None] | None,
+        on_first_proof: Callable[[int], None] = lambda _pid: None,
+        on_ready: Callable[[int], None] = lambda _pid: None,
     ) -> Run:
         label = f"{self.prover.name} on {allocator}"
         chatter: list[str] = []
@@ -152,11 +156,12 @@ class Workload:
                     chatter.append(text)
                 elif "ready" in line:
                     ready = line
+                    on_ready(int(line["ready"]))
                     progress(f"{label}: ready after {line['setup_s']:.1f} s")
                 else:
                     seen.append(Proof.parse(line))
                     progress(f"{label}: proof {len(seen)}/{proofs}, {seen[-1].wall_s:.2f} s")
-                    if len(seen) == 1 and on_first_proof is not None:
+                    if len(seen) == 1:
                         on_first_proof(int(ready["ready"]))
             errors.join()
         tail = "".join(chatter[-15:])

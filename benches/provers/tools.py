@@ -119,7 +119,7 @@ class Pip:
             pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet")
             execute(*pip, "--disable-pip-version-check", *self.requirements, cwd=folder)
 
-        needs = (sys.version, sys.executable, *self.requirements)
+        needs = (sys.version, sys.base_prefix, *self.requirements)
         folder = once(cache, "venv", needs, make)
         return Installed((str(folder / "bin" / "python"),))
 

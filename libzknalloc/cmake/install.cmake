@@ -27,6 +27,9 @@ endif()
 install(TARGETS ${libraries} EXPORT zknallocTargets
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" ${namelink}
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+# For `zk-nalloc record` alone, so no build needs to find it.
+install(TARGETS zknalloc_record
+  LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
   FILES_MATCHING PATTERN "*.h" PATTERN "*.hpp")
 

@@ -75,7 +75,7 @@ static inline size_t proc_status(const char *field)
 
 static inline bool is_zero(const void *ptr, size_t size)
 {
-    const unsigned char *bytes = ptr;
+    const unsigned char *bytes = (const unsigned char *)ptr;
     return size == 0 ||
            (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
 }

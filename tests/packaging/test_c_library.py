@@ -27,12 +27,14 @@ def test_installed_files(installed: Path) -> None:
     cmake = "lib/cmake/zknalloc/zknalloc"
     assert files == {
         "include/zknalloc.h",
+        "include/zknalloc.hpp",
         "include/zknalloc_block.h",
         "lib/libzknalloc.a",
         "lib/libzknalloc.so",
         "lib/libzknalloc.so.0",
         "lib/libzknalloc.so.0.1.0",
         "lib/libzknalloc_preload.so",
+        "lib/libzknalloc_record.so",
         f"{cmake}Config.cmake",
         f"{cmake}ConfigVersion.cmake",
         f"{cmake}Targets-relwithdebinfo.cmake",

@@ -104,3 +104,16 @@ def test_headers_compile_strictly(
     flags = [f"-I{installed / 'include'}", *STRICT, "-c", "-o", tmp_path / "out.o"]
     output([*command, source, *flags])
     output([*command, root / "tests/consumer/prover.c", *flags])
+
+
+@pytest.mark.parametrize("compiler", ["c++", "clang++-14"])
+@pytest.mark.parametrize("standard", ["17", "20"])
+def test_cxx_header_compiles_strictly(
+    installed: Path, tmp_path: Path, compiler: str, standard: str
+) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    source = tmp_path / "alone.cpp"
+    source.write_text("#include <zknalloc.hpp>\n#include <zknalloc.hpp>\nint main() {}\n")
+    flags = [f"-std=c++{standard}", f"-I{installed / 'include'}", *STRICT]
+    output([compiler, source, *flags, "-c", "-o", tmp_path / "out.o"])

@@ -95,6 +95,15 @@ def test_preload_exports_the_malloc_family_and_no_cache(prefix: Path) -> None:
         assert ELFFile(file).get_section_by_name(".zknalloc_stats") is None
 
 
+def test_recorder_exports_the_malloc_family_and_needs_no_cache(prefix: Path) -> None:
+    recorder = prefix / "lib/libzknalloc_record.so"
+    assert exported(recorder) == MALLOC_FAMILY
+    with recorder.open("rb") as file:
+        dynamic = ELFFile(file).get_section_by_name(".dynamic")
+        needed = {tag.needed for tag in dynamic.iter_tags("DT_NEEDED")}
+    assert not [name for name in needed if "zknalloc" in name]
+
+
 @pytest.mark.parametrize("name", ["_native", "_memory"])
 def test_extensions_export_no_allocator(unpacked: Path, name: str) -> None:
     names = exported(unpacked / f"zk_nalloc/{name}.abi3.so")

@@ -36,7 +36,10 @@ def test_list_names_provers_and_allocators(command: Command) -> None:
     ("arguments", "message"),
     [
         (["nonesuch"], "unknown prover nonesuch: choose from lean-multisig"),
-        (["groth16", "--allocators", "dlmalloc"], "unknown allocator dlmalloc"),
+        (
+            ["groth16", "--allocators", "dlmalloc"],
+            "no allocator is called 'dlmalloc'; known are",
+        ),
         (["groth16", "--size", "huge"], "size 'huge' is neither a positive number nor one of"),
         (["groth16", "--size", "0"], "size '0' is neither"),
         (["groth16", "--proofs", "1"], "--proofs needs 2 or more"),
