@@ -60,6 +60,30 @@ bool trim_core(const struct region *run, uint32_t *page, uint32_t *end)
     return *page < *end;
 }
 
+/* Take the DIRTY run RUN out of the tiling, as a BUSY one, and with it the ZERO
+ * pages beside it that share its first or last huge page: touching a page of
+ * RUN may have brought them too. */
+static struct region *detach_wide(struct region *run)
+{
+    uint32_t page = run->page, end = run->page + run->pages, zero;
+    struct region *before = tiling_before(run), *after = tiling_after(run);
+    if (!heap.huge || !tiling_stocked()) {
+        tiling_detach(run);
+        return run;
+    }
+    if (before != NULL && state_of(before) == REGION_ZERO) {
+        page = (uint32_t)max_size(before->page, round_down(page, HUGE_PAGES));
+        if (page < run->page)
+            run = before;
+    }
+    if (after != NULL && state_of(after) == REGION_ZERO)
+        end = (uint32_t)min_size((size_t)after->page + after->pages,
+                                 round_up(end, HUGE_PAGES));
+    run = tiling_carve(run, page, end - page, &zero);
+    store_relaxed(&run->state, REGION_BUSY);
+    return run;
+}
+
 /* Take about PAGES free pages out of the tiling, as one BUSY run. */
 static struct region *pick_victim(size_t pages)
 {
@@ -78,8 +102,7 @@ static struct region *pick_victim(size_t pages)
             return run;
         }
     }
-    tiling_detach(run);
-    return run;
+    return detach_wide(run);
 }
 
 /* Make OS_CALL on a BUSY run without the lock; the run is put back as AFTER,
@@ -138,14 +161,15 @@ void trim_to_budget(void)
 static size_t release_run(struct region *run, size_t *tried)
 {
     uint32_t page, end, zero;
+    size_t pages = run->pages;
     if (assembled(run->page, run->pages) && !is_whole(run) &&
         trim_core(run, &page, &end) && tiling_stocked()) {
+        pages = end - page;
         run = tiling_carve(run, page, end - page, &zero);
         store_relaxed(&run->state, REGION_BUSY);
     } else {
-        tiling_detach(run);
+        run = detach_wide(run);
     }
-    size_t pages = run->pages;
     *tried += pages;
     return discard(run) != NULL ? pages : 0;
 }
