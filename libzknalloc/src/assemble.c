@@ -91,7 +91,8 @@ uint32_t assemble(struct region *region)
         char *target = page_address((uint32_t)to);
         int error =
             os_move(page_address(donor->page), target, pages_to_bytes(pages));
-        /* Kernels before 6.17 may have unmapped the target already. */
+        /* Kernels before 6.17 may have unmapped the target already.  Where it
+         * is still there it is zero, whether or not it can be renewed. */
         if (error != 0)
             (void)os_renew(target, pages_to_bytes(pages));
         pthread_mutex_lock(&heap.lock);

@@ -91,9 +91,12 @@ int os_renew(char *addr, size_t length)
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == addr
                     ? 0
                     : -1);
-    if (error != 0)
+    /* msync() of private memory does nothing, but to look for gaps. */
+    if (error != 0 &&
+        COUNTED(STAT_syscalls_map, msync(addr, length, MS_ASYNC)) != 0)
         log_misuse("cannot map memory afresh", addr);
-    os_advise_huge(addr, length);
+    if (error == 0)
+        os_advise_huge(addr, length);
     return error;
 }
 
@@ -271,7 +274,7 @@ bool os_huge_pages(void)
     bool known = read_file("/sys/kernel/mm/transparent_hugepage/enabled", text,
                            sizeof text);
     errno = saved;
-    return known && strstr(text, "[never]") == NULL;
+    return !known || strstr(text, "[never]") == NULL;
 }
 
 size_t os_memory_limit(void)
