@@ -45,6 +45,10 @@ struct actor {
     struct block slots[MODEL_SLOTS];
 };
 
+/* Set where something makes the kernel, or malloc, refuse: requests may then
+ * fail with ENOMEM, and what cannot be given back may pass the budget. */
+extern bool model_refusals;
+
 /* To be called once, before the first actor. */
 void model_open(void);
 

@@ -37,7 +37,7 @@ static const struct {
 
 #define OPTIONS (sizeof options_tried / sizeof options_tried[0])
 
-static size_t threads = 4, operations = 30000, combinations = 10, seed = 1;
+static size_t threads = 4, operations = 16000, combinations = 10, seed = 1;
 static struct actor actors[THREADS_MOST];
 static pthread_barrier_t barrier;
 
