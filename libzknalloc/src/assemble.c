@@ -87,7 +87,7 @@ uint32_t assemble(struct region *region)
             break;
         uint32_t pages = donor->pages;
         heap.busy++;
-        pthread_mutex_unlock(&heap.lock);
+        heap_unlock();
         char *target = page_address((uint32_t)to);
         int error =
             os_move(page_address(donor->page), target, pages_to_bytes(pages));
@@ -95,7 +95,7 @@ uint32_t assemble(struct region *region)
          * is still there it is zero, whether or not it can be renewed. */
         if (error != 0)
             (void)os_renew(target, pages_to_bytes(pages));
-        pthread_mutex_lock(&heap.lock);
+        heap_lock();
         heap.busy--;
         tiling_free(donor, error == 0 ? REGION_ZERO : REGION_DIRTY);
         if (error != 0) {

@@ -111,9 +111,9 @@ static struct region *advise(struct region *run, int (*os_call)(char *, size_t),
                              enum region_state after)
 {
     heap.busy++;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     int error = os_call(page_address(run->page), pages_to_bytes(run->pages));
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.busy--;
     if (error != 0)
         stats_add(STAT_fallback_advise, 1);
@@ -192,13 +192,13 @@ static size_t soften_run(struct region *run)
 
 size_t trim_release(void)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     /* Other threads may be freeing: stop at what there was to give. */
     size_t goal = heap.dirty, tried = 0, done = 0;
     while (tried < goal && heap.oldest != NULL)
         done += release_run(heap.oldest, &tried);
     publish();
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     stats_add(STAT_bytes_released, pages_to_bytes(done));
     return pages_to_bytes(done);
 }
@@ -214,7 +214,7 @@ static struct region *youngest_hard(void)
 
 size_t trim_soften(void)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     size_t goal = heap.dirty - heap.soft, done = 0, pages = 1;
     struct region *run;
     while (pages > 0 && done < goal && (run = youngest_hard()) != NULL) {
@@ -222,16 +222,16 @@ size_t trim_soften(void)
         done += pages;
     }
     publish();
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     stats_add(STAT_bytes_softened, pages_to_bytes(done));
     return pages_to_bytes(done);
 }
 
 size_t trim_stage(void)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.high = heap.live;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     return trim_release();
 }
 
@@ -258,7 +258,7 @@ size_t trim_tick(const struct trim_rules *rules)
 {
     size_t released = 0, softened = 0, tried = 0;
     struct region *run;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.clock++;
     /* A run that the kernel refuses counts as used now, so both loops end. */
     size_t goal = heap.dirty;
@@ -269,7 +269,7 @@ size_t trim_tick(const struct trim_rules *rules)
         softened += soften_run(run);
     publish();
     size_t left = heap.dirty;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     stats_add(STAT_bytes_released, pages_to_bytes(released));
     stats_add(STAT_bytes_softened, pages_to_bytes(softened));
     return left;
