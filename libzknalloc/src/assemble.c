@@ -80,12 +80,12 @@ static bool move(uint32_t from, uint32_t to, uint32_t pages)
     if (refused || heap.moves >= MOVES_MOST)
         return false;
     heap.busy++;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     int error = os_move(page_address(from), target, pages_to_bytes(pages));
     /* Kernels before 6.17 may have unmapped the target already. */
     if (error != 0)
         (void)os_renew(target, pages_to_bytes(pages));
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.busy--;
     if (error != 0) {
         stats_add(STAT_fallback_move, 1);

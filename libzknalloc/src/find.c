@@ -31,10 +31,10 @@ bool grow_pool(void)
         max_size(METADATA_STEP, os_page_size()) / sizeof(struct region), 1);
     if (from + step > heap.pool_limit)
         return false;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     int error =
         commit_metadata((char *)&heap.pool[from], step * sizeof(struct region));
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     if (error == 0 && heap.pool_size == from)
         heap.pool_size = from + step;
     return error == 0;
@@ -47,9 +47,9 @@ static bool grow_map(uint32_t pages)
         size_t unit = max_size(METADATA_STEP, os_page_size());
         size_t from = heap.map_pages * sizeof(uint32_t);
         size_t to = round_up(pages * sizeof(uint32_t), unit);
-        pthread_mutex_unlock(&heap.lock);
+        heap_unlock();
         int error = commit_metadata((char *)heap.map + from, to - from);
-        pthread_mutex_lock(&heap.lock);
+        heap_lock();
         if (error != 0)
             return false;
         heap.map_pages =
@@ -62,9 +62,9 @@ static bool grow_map(uint32_t pages)
 static bool commit(struct region *run)
 {
     heap.busy++;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     int error = os_commit(page_address(run->page), pages_to_bytes(run->pages));
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.busy--;
     tiling_free(run, error == 0 ? REGION_ZERO : REGION_BARE);
     return error == 0;

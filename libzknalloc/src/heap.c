@@ -7,9 +7,13 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "assemble.h"
 #include "find.h"
+#include "log.h"
 #include "os.h"
 #include "tiling.h"
 #include "trim.h"
@@ -21,6 +25,49 @@
 
 struct zkn_private_range zkn_private_range;
 struct heap heap = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* -------------------------------------------------------------------- lock */
+
+/* Without an owner for so many looks, the lock is our own: between taking it
+ * and writing that down no thread stays so long.  The first ones only let
+ * others run, the later ones wait a millisecond. */
+#define OWNERLESS_YIELDS 1000
+#define OWNERLESS_MOST   10000
+
+static COLD void wait_for_lock(uintptr_t self)
+{
+    for (unsigned i = 0; pthread_mutex_trylock(&heap.lock) != 0; i++) {
+        uintptr_t owner = load_relaxed(&heap.owner);
+        if (owner == self || i > OWNERLESS_MOST)
+            log_misuse("used in a signal handler that interrupted it", &heap);
+        if (owner != 0) {
+            /* Another thread's, so not ours. */
+            pthread_mutex_lock(&heap.lock);
+            return;
+        }
+        /* The C library's function is a cancellation point, where a thread
+         * may end with a region in its hands. */
+        struct timespec millisecond = {.tv_nsec = 1000000};
+        if (i < OWNERLESS_YIELDS)
+            sched_yield();
+        else
+            (void)syscall(SYS_nanosleep, &millisecond, NULL);
+    }
+}
+
+void heap_lock(void)
+{
+    uintptr_t self = (uintptr_t)pthread_self();
+    if (unlikely(pthread_mutex_trylock(&heap.lock) != 0))
+        wait_for_lock(self);
+    store_relaxed(&heap.owner, self);
+}
+
+void heap_unlock(void)
+{
+    store_relaxed(&heap.owner, 0);
+    pthread_mutex_unlock(&heap.lock);
+}
 
 /* ----------------------------------------------------------------- opening */
 
@@ -116,7 +163,7 @@ struct region *heap_take(struct heap_request request, enum heap_source source,
                          uint32_t *fresh)
 {
     struct region *region = NULL;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     struct window place = find_place(&request, source);
     if (place.first != NULL) {
         uint32_t end = place.page + request.pages, zero;
@@ -127,13 +174,13 @@ struct region *heap_take(struct heap_request request, enum heap_source source,
                           (request.coloured ? colour(region->page) : 0));
         *fresh = settle(region, request.pages, zero, region->pages);
     }
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     return region;
 }
 
 size_t heap_give(struct region *chain)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     while (chain != NULL) {
         struct region *next = chain->left;
         heap.live -= chain->pages;
@@ -142,7 +189,7 @@ size_t heap_give(struct region *chain)
     }
     trim_to_budget();
     size_t dirty = heap.dirty;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     return dirty;
 }
 
@@ -153,7 +200,7 @@ struct region *heap_take_sparse(uint32_t pages, uint32_t counted,
     struct region *region = NULL;
     bool small = false;
     *fresh = 0;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     struct region *run = tree_fit(&heap.free[REGION_SPARSE], (uint32_t)whole);
     if (run != NULL && run->pages <= whole + whole / 8) {
         region = run;
@@ -180,7 +227,7 @@ struct region *heap_take_sparse(uint32_t pages, uint32_t counted,
         heap.high = max_size(heap.high, heap.live);
         trim_to_budget();
     }
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     if (small && heap.huge)
         os_advise_small(page_address(region->page),
                         pages_to_bytes(region->pages));
@@ -190,7 +237,7 @@ struct region *heap_take_sparse(uint32_t pages, uint32_t counted,
 size_t heap_give_sparse(struct region *region, enum region_state state,
                         uint32_t counted)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.live -= region->counted;
     region->counted = counted;
     if (state != REGION_SPARSE)
@@ -198,7 +245,7 @@ size_t heap_give_sparse(struct region *region, enum region_state state,
     tiling_free(region, state);
     trim_to_budget();
     size_t dirty = heap.dirty;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     return dirty;
 }
 
@@ -219,7 +266,7 @@ bool heap_extend(struct region *region, uint32_t pages, enum heap_source source,
                  uint32_t *fresh)
 {
     uint32_t more = pages - region->pages;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     uint32_t room = room_after(region, source);
     if (room < more && source == HEAP_ANY &&
         region->page + region->pages + room == load_relaxed(&heap.top) &&
@@ -233,34 +280,34 @@ bool heap_extend(struct region *region, uint32_t pages, enum heap_source source,
         tiling_lengthen(region, end - region->page, &zero);
         *fresh = settle(region, pages, zero, region->pages - had);
     }
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     return done;
 }
 
 void heap_shrink(struct region *region, uint32_t pages)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     if (tiling_stocked()) {
         heap.live -= region->pages - pages;
         tiling_shorten(region, pages);
         trim_to_budget();
     }
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
 }
 
 /* ----------------------------------------------------------------- fork */
 
 void heap_fork_prepare(void)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     while (heap.busy > 0) {
-        pthread_mutex_unlock(&heap.lock);
+        heap_unlock();
         sched_yield();
-        pthread_mutex_lock(&heap.lock);
+        heap_lock();
     }
 }
 
 void heap_fork_done(void)
 {
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
 }

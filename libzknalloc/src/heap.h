@@ -46,9 +46,10 @@ struct heap {
     bool huge;            /* touching a page brings its whole huge page */
     _Atomic uint32_t top; /* pages below are tiled by regions */
 
-    pthread_mutex_t lock; /* everything from here on */
-    uint32_t map_pages;   /* pages whose map entries are accessible */
-    uint32_t pool_size;   /* accessible descriptors */
+    pthread_mutex_t lock;     /* everything from here on; see heap_lock() */
+    _Atomic(uintptr_t) owner; /* the thread that has it, or 0 */
+    uint32_t map_pages;       /* pages whose map entries are accessible */
+    uint32_t pool_size;       /* accessible descriptors */
     uint32_t pool_limit;
     uint32_t pool_next;   /* never used from here on */
     uint32_t spare_count; /* in the list below */
@@ -130,6 +131,11 @@ HIDDEN void heap_shrink(struct region *region, uint32_t pages);
 /* Around fork(): no other thread holds the lock or a BUSY run. */
 HIDDEN void heap_fork_prepare(void);
 HIDDEN void heap_fork_done(void);
+
+/* Take heap.lock.  A signal handler that interrupted its own thread in here
+ * would wait for ever: it ends the process with a message instead. */
+HIDDEN void heap_lock(void);
+HIDDEN void heap_unlock(void);
 
 /* ------------------------------------------------ addresses and regions */
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
@@ -91,9 +92,12 @@ int os_renew(char *addr, size_t length)
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == addr
                     ? 0
                     : -1);
-    if (error != 0)
+    /* msync() of private memory does nothing, but to look for gaps. */
+    if (error != 0 &&
+        COUNTED(STAT_syscalls_map, msync(addr, length, MS_ASYNC)) != 0)
         log_misuse("cannot map memory afresh", addr);
-    os_advise_huge(addr, length);
+    if (error == 0)
+        os_advise_huge(addr, length);
     return error;
 }
 
@@ -137,10 +141,14 @@ int os_discard_small(char *addr, size_t length)
     return error;
 }
 
+/* open(), pread() and close() are cancellation points, where a thread might
+ * end with a region in its hands; the bare system calls are not. */
 int os_look_open(void)
 {
-    int saved = errno, fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    int result = fd >= 0 ? fd : -errno;
+    int saved = errno;
+    long fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap",
+                      O_RDONLY | O_CLOEXEC);
+    int result = fd >= 0 ? (int)fd : -errno;
     errno = saved;
     return result;
 }
@@ -148,7 +156,7 @@ int os_look_open(void)
 void os_look_close(int fd)
 {
     int saved = errno;
-    close(fd);
+    (void)syscall(SYS_close, fd);
     errno = saved;
 }
 
@@ -165,8 +173,8 @@ int os_look(int fd, const char *addr, size_t count, unsigned char *pages)
     int saved = errno;
     stats_add(STAT_syscalls_scan, 1);
     while (got < want) {
-        ssize_t n =
-            pread(fd, (char *)entries + got, want - got, from + (off_t)got);
+        long n = syscall(SYS_pread64, fd, (char *)entries + got, want - got,
+                         from + (off_t)got);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
@@ -361,7 +369,7 @@ bool os_huge_pages(void)
     bool known = read_file("/sys/kernel/mm/transparent_hugepage/enabled", text,
                            sizeof text);
     errno = saved;
-    return known && strstr(text, "[never]") == NULL;
+    return !known || strstr(text, "[never]") == NULL;
 }
 
 size_t os_memory_limit(void)

@@ -32,9 +32,10 @@ HIDDEN void os_populate(char *addr, size_t length);
 /* Give the pages back; the range stays usable and reads as zero. */
 HIDDEN int os_discard(char *addr, size_t length);
 
-/* As os_discard(), by a fresh mapping in place of whatever lies there.  Ends
- * the process where that fails: some kernels have unmapped the range by then,
- * and another thread may map something else there at any moment. */
+/* As os_discard(), by a fresh mapping in place of whatever lies there.  Where
+ * that fails, for one mapping too many say, the range is as it was; or, on some
+ * kernels, it is unmapped by then, another thread may map something else there
+ * at any moment, and the process ends. */
 HIDDEN int os_renew(char *addr, size_t length);
 
 /* Move the pages at FROM, a part of one mapping, to TO, which are both in the
@@ -80,7 +81,8 @@ HIDDEN int os_look(int fd, const char *addr, size_t count,
  * giving it back.  Returns whether that could be measured. */
 HIDDEN bool os_measure_page(unsigned *fault, unsigned *discard);
 
-/* Whether the kernel uses huge pages where it is asked to. */
+/* Whether the kernel uses huge pages where it is asked to, or may: without /sys
+ * it does not say. */
 HIDDEN bool os_huge_pages(void);
 
 /* Bytes of memory that this process may use: the smaller of physical memory

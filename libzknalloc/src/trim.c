@@ -60,6 +60,30 @@ bool trim_core(const struct region *run, uint32_t *page, uint32_t *end)
     return *page < *end;
 }
 
+/* Take the DIRTY run RUN out of the tiling, as a BUSY one, and with it the ZERO
+ * pages beside it that share its first or last huge page: touching a page of
+ * RUN may have brought them too. */
+static struct region *detach_wide(struct region *run)
+{
+    uint32_t page = run->page, end = run->page + run->pages, zero;
+    struct region *before = tiling_before(run), *after = tiling_after(run);
+    if (!heap.huge || run->sparse || !tiling_stocked()) {
+        tiling_detach(run);
+        return run;
+    }
+    if (before != NULL && state_of(before) == REGION_ZERO) {
+        page = (uint32_t)max_size(before->page, round_down(page, HUGE_PAGES));
+        if (page < run->page)
+            run = before;
+    }
+    if (after != NULL && state_of(after) == REGION_ZERO)
+        end = (uint32_t)min_size((size_t)after->page + after->pages,
+                                 round_up(end, HUGE_PAGES));
+    run = tiling_carve(run, page, end - page, &zero);
+    store_relaxed(&run->state, REGION_BUSY);
+    return run;
+}
+
 /* Take about PAGES free pages out of the tiling, as one BUSY run. */
 static struct region *pick_victim(size_t pages)
 {
@@ -82,8 +106,7 @@ static struct region *pick_victim(size_t pages)
             return run;
         }
     }
-    tiling_detach(run);
-    return run;
+    return detach_wide(run);
 }
 
 /* Make OS_CALL on a BUSY run without the lock; the run is put back as AFTER,
@@ -93,9 +116,9 @@ static struct region *advise(struct region *run, int (*os_call)(char *, size_t),
                              enum region_state after)
 {
     heap.busy++;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     int error = os_call(page_address(run->page), pages_to_bytes(run->pages));
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.busy--;
     if (error != 0)
         stats_add(STAT_fallback_advise, 1);
@@ -152,14 +175,15 @@ void trim_to_budget(void)
 static size_t release_run(struct region *run, size_t *tried)
 {
     uint32_t page, end, zero;
+    size_t pages = counted(run);
     if (!run->sparse && assembled(run->page, run->pages) && !is_whole(run) &&
         trim_core(run, &page, &end) && tiling_stocked()) {
+        pages = end - page;
         run = tiling_carve(run, page, end - page, &zero);
         store_relaxed(&run->state, REGION_BUSY);
     } else {
-        tiling_detach(run);
+        run = detach_wide(run);
     }
-    size_t pages = counted(run);
     *tried += pages;
     return discard(run) != NULL ? pages : 0;
 }
@@ -182,13 +206,13 @@ static size_t soften_run(struct region *run)
 
 size_t trim_release(void)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     /* Other threads may be freeing: stop at what there was to give. */
     size_t goal = heap.dirty, tried = 0, done = 0;
     while (tried < goal && heap.oldest != NULL)
         done += release_run(heap.oldest, &tried);
     publish();
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     stats_add(STAT_bytes_released, pages_to_bytes(done));
     return pages_to_bytes(done);
 }
@@ -204,7 +228,7 @@ static struct region *youngest_hard(void)
 
 size_t trim_soften(void)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     size_t goal = heap.dirty - heap.soft, done = 0, pages = 1;
     struct region *run;
     while (pages > 0 && done < goal && (run = youngest_hard()) != NULL) {
@@ -212,16 +236,16 @@ size_t trim_soften(void)
         done += pages;
     }
     publish();
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     stats_add(STAT_bytes_softened, pages_to_bytes(done));
     return pages_to_bytes(done);
 }
 
 size_t trim_stage(void)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.high = heap.live;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     return trim_release();
 }
 
@@ -248,7 +272,7 @@ size_t trim_tick(const struct trim_rules *rules)
 {
     size_t released = 0, softened = 0, tried = 0;
     struct region *run;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     heap.clock++;
     /* A run that the kernel refuses counts as used now, so both loops end. */
     size_t goal = heap.dirty;
@@ -259,7 +283,7 @@ size_t trim_tick(const struct trim_rules *rules)
         softened += soften_run(run);
     publish();
     size_t left = heap.dirty;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     stats_add(STAT_bytes_released, pages_to_bytes(released));
     stats_add(STAT_bytes_softened, pages_to_bytes(softened));
     return left;

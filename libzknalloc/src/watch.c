@@ -23,9 +23,6 @@
 #define PRESSURE_SOFTEN  10
 #define PRESSURE_RELEASE 40
 
-/* Bytes of stack; the C library adds what thread-local variables need. */
-#define STACK (128 * KIB)
-
 static size_t hard_pages;
 static atomic_bool watching;
 
@@ -65,7 +62,9 @@ static void *watch(void *unused)
 }
 
 /* pthread_create() allocates, a little: below the threshold, so it does not
- * come back here. */
+ * come back here.  The stack is of the default size, address space mostly: a
+ * smaller one may be too small, since glibc takes from it what the program's
+ * thread-local variables need. */
 static COLD void start(void)
 {
     if (atomic_exchange(&watching, true))
@@ -79,7 +78,6 @@ static COLD void start(void)
     bool started = false;
     if (pthread_attr_init(&attr) == 0) {
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-        (void)pthread_attr_setstacksize(&attr, STACK);
         started = pthread_create(&thread, &attr, watch, NULL) == 0;
         pthread_attr_destroy(&attr);
     }

@@ -153,26 +153,26 @@ static uint32_t count_resident(uint32_t page, uint32_t count)
 static void learn_from_probe(void)
 {
     uint32_t asked = 0, page = 0;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     if (last_probe != NULL) {
         asked = last_probe->asked;
         page = last_probe->page;
     }
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     if (asked > 0 && count_resident(page, asked) > asked / 2) {
-        pthread_mutex_lock(&heap.lock);
+        heap_lock();
         density_found_dense(density_of(asked));
-        pthread_mutex_unlock(&heap.lock);
+        heap_unlock();
     }
 }
 
 void zero_learn(struct region *region)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     struct density *c = density_of(region->pages);
     bool sample = c->verdict == UNKNOWN ||
                   (c->verdict == DENSE && c->trial == 0 && c->wait-- == 0);
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     if (!sample)
         return;
 
@@ -184,9 +184,9 @@ void zero_learn(struct region *region)
         used += !is_zero(page_address((uint32_t)page), pages_to_bytes(1));
     }
     bool empty = used * SAMPLE <= samples * SAMPLE_FEW;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     density_sampled(density_of(region->pages), empty);
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
 }
 
 /* ---------------------------------------------------------- taking, giving */
@@ -197,7 +197,7 @@ void zero_learn(struct region *region)
 static uint32_t decide(uint32_t pages, bool *probe)
 {
     uint32_t counted = 0;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     struct density *c = density_of(pages);
     bool trial = c->trial > 0 && !c->on_trial;
     *probe = *probe && c->verdict == UNKNOWN && !density_presumed() &&
@@ -207,16 +207,16 @@ static uint32_t decide(uint32_t pages, bool *probe)
         counted = density_expected(c);
     else if (*probe || trial)
         counted = pages;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     return counted;
 }
 
 /* A region of PAGES pages that may be on trial will not be heard of. */
 static void end_trial(uint32_t pages)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     density_of(pages)->on_trial = false;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
 }
 
 struct region *zero_take(uint32_t pages, bool probe, uint32_t *fresh)
@@ -237,10 +237,10 @@ struct region *zero_take(uint32_t pages, bool probe, uint32_t *fresh)
     region->asked = pages;
     region->probe = probe;
     if (probe) {
-        pthread_mutex_lock(&heap.lock);
+        heap_lock();
         probing += pages;
         last_probe = region;
-        pthread_mutex_unlock(&heap.lock);
+        heap_unlock();
     }
     return region;
 }
@@ -248,13 +248,13 @@ struct region *zero_take(uint32_t pages, bool probe, uint32_t *fresh)
 /* REGION is for PAGES pages from now on; 0 for none. */
 static void set_asked(struct region *region, uint32_t pages)
 {
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     if (region->probe)
         probing += pages - (size_t)region->asked;
     if (pages == 0 && last_probe == region)
         last_probe = NULL;
     region->asked = pages;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
 }
 
 struct region *zero_grow(struct region *region, uint32_t pages, uint32_t *fresh)
@@ -267,9 +267,9 @@ struct region *zero_grow(struct region *region, uint32_t pages, uint32_t *fresh)
         return NULL;
     grown->asked = pages;
     grown->probe = false;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     uint32_t moved = assemble_move(region->page, grown->page, had);
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     if (moved < had) {
         memcpy(page_address(grown->page + moved),
                page_address(region->page + moved), pages_to_bytes(had - moved));
@@ -312,12 +312,12 @@ static enum region_state settle(struct region *region)
 {
     uint32_t had = region->kept, asked = region->asked, touched = 0;
     region->kept = 0;
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     struct density *c = density_of(asked);
     size_t limit = density_keep_limit(c);
     bool unseen = c->verdict == SPARSE && density_restless(c) && had == 0 &&
                   ++c->given % LOOK_EVERY != 0;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     if (unseen)
         return drop(region, true);
 
@@ -326,12 +326,12 @@ static enum region_state settle(struct region *region)
         store_relaxed(&blind, true);
         return drop(region, false);
     }
-    pthread_mutex_lock(&heap.lock);
+    heap_lock();
     c = density_of(asked);
     c->on_trial = false;
     density_learn(c, had, touched);
     bool sparse = c->verdict != DENSE || c->trial > 0;
-    pthread_mutex_unlock(&heap.lock);
+    heap_unlock();
     if (!sparse || touched > limit)
         return drop(region, sparse);
     region->kept = touched;
