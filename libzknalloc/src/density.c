@@ -24,8 +24,8 @@ static struct density classes[1 << CLASS_BITS];
 /* What sizes turned out to be, in pages. */
 static size_t found_sparse, found_dense;
 
-/* What a page costs, in ns.  The first two are measured once, the others are
- * averages that follow what happens. */
+/* What a page costs, in ns.  The first two are measured once, the others
+ * follow what happens. */
 static _Atomic unsigned fault_cost, discard_cost;
 static _Atomic unsigned clear_cost[COSTS] = {150, 100};
 
@@ -43,9 +43,12 @@ bool density_ready(void)
 
 void density_cost(enum density_cost which, uint64_t ns, size_t pages)
 {
-    uint64_t now = min_size(ns / pages + 1, 100000);
-    uint64_t was = load_relaxed(&clear_cost[which]);
-    store_relaxed(&clear_cost[which], (unsigned)((3 * was + now + 3) / 4));
+    uint64_t now = ns / pages + 1, was = load_relaxed(&clear_cost[which]);
+    /* Down at once, up slowly: a thread that was preempted meanwhile has seen
+     * a cost that is none. */
+    uint64_t next = now < was ? (was + now) / 2 : was + was / 32 + 1;
+    store_relaxed(&clear_cost[which],
+                  (unsigned)min_size(next, max_size(now, was)));
 }
 
 struct density *density_of(uint32_t pages)
