@@ -143,6 +143,27 @@ ZKN_API size_t zkn_release_cache(void) ZKN_NOTHROW;
  * prover's set-up and its proofs.  Returns the bytes given back. */
 ZKN_API size_t zkn_stage_boundary(void) ZKN_NOTHROW;
 
+/* Hooks for memory that must be registered with a device, such as host memory
+ * that a GPU copies from.  ON_MAP is called when [ADDR, ADDR + LENGTH) becomes
+ * the cache's, before any of it is handed out; where it returns anything but
+ * 0, the range is not used.  ON_UNMAP is called for such a range just before
+ * its memory is given back.  CTX is passed on. */
+typedef int zkn_on_map_t(void *ctx, void *addr, size_t length);
+typedef void zkn_on_unmap_t(void *ctx, void *addr, size_t length);
+
+/* Set the hooks, before the program's other threads allocate; two NULLs end
+ * them, with ON_UNMAP for each range.  What the cache serves already is
+ * announced by one call.  While there are hooks, the cache grows by ranges of
+ * 32 MiB at least, and moves, softens or gives back nothing of its own accord;
+ * zkn_release_cache() and zkn_stage_boundary() give back the ranges of which
+ * nothing is live.  Hooks are called without a lock, by any thread that
+ * allocates, and may allocate themselves.  They are not inherited by fork():
+ * the child has none.
+ * Errors: -EINVAL where one of the two is NULL, -EBUSY where there are hooks,
+ * -ECANCELED where ON_MAP refused what is there already, -ENOMEM. */
+ZKN_API int zkn_set_region_hooks(zkn_on_map_t *on_map, zkn_on_unmap_t *on_unmap,
+                                 void *ctx) ZKN_NOTHROW;
+
 /* ------------------------------------------------------------- statistics */
 
 /* One row per counter: X(kind, name, meaning).  The row's place is its index
@@ -333,12 +354,13 @@ typedef struct zkn_secret zkn_secret_t;
 #define ZKN_SECRET_REQUIRE_LOCK 1u
 
 /* zkn_secret_info(): what was achieved. */
-#define ZKN_SECRET_LOCKED 1u       /* never written to swap */
-#define ZKN_SECRET_MEMFD  2u       /* memfd_secret(2): gone from the kernel's */
-                                   /* own map, debuggers read nothing */
-#define ZKN_SECRET_DONTDUMP     4u /* not part of core dumps */
-#define ZKN_SECRET_WIPE_ON_FORK 8u /* the kernel gives children nothing of it  \
-                                    */
+#define ZKN_SECRET_LOCKED 1u   /* never written to swap */
+#define ZKN_SECRET_MEMFD  2u   /* memfd_secret(2): gone from the kernel's */
+                               /* own map, debuggers read nothing */
+#define ZKN_SECRET_DONTDUMP 4u /* not part of core dumps */
+#define ZKN_SECRET_WIPE_ON_FORK                                                \
+    8u /* the kernel gives children nothing of it                              \
+        */
 
 /* zkn_secret_protect(). */
 #define ZKN_SECRET_NO_ACCESS  0 /* reading and writing raise SIGSEGV */

@@ -12,6 +12,7 @@
 
 #include "cache.h"
 #include "heap.h"
+#include "hooks.h"
 #include "init.h"
 #include "options.h"
 #include "stats.h"
@@ -150,6 +151,12 @@ size_t zkn_release_cache(void)
 size_t zkn_stage_boundary(void)
 {
     return cache_stage();
+}
+
+int zkn_set_region_hooks(zkn_on_map_t *on_map, zkn_on_unmap_t *on_unmap,
+                         void *ctx)
+{
+    return init_cache() ? hooks_set(on_map, on_unmap, ctx) : -ENOMEM;
 }
 
 int zkn_options_print(int fd)

@@ -4,6 +4,7 @@
  */
 #include "assemble.h"
 
+#include "hooks.h"
 #include "os.h"
 #include "stats.h"
 #include "trim.h"
@@ -77,7 +78,7 @@ static bool move(uint32_t from, uint32_t to, uint32_t pages)
 {
     size_t unit = HUGE_PAGES;
     char *target = page_address(to);
-    if (refused || heap.moves >= MOVES_MOST)
+    if (refused || load_relaxed(&hooked) || heap.moves >= MOVES_MOST)
         return false;
     heap.busy++;
     heap_unlock();

@@ -4,6 +4,7 @@
  */
 #include "find.h"
 
+#include "hooks.h"
 #include "os.h"
 
 /* The map and the pool become accessible in steps of this many bytes. */
@@ -64,10 +65,19 @@ static bool commit(struct region *run)
     heap.busy++;
     heap_unlock();
     int error = os_commit(page_address(run->page), pages_to_bytes(run->pages));
+    if (error == 0 && load_relaxed(&hooked))
+        error = hooks_map(run->page, run->pages);
     heap_lock();
     heap.busy--;
     tiling_free(run, error == 0 ? REGION_ZERO : REGION_BARE);
     return error == 0;
+}
+
+/* How many pages to add where PAGES are needed. */
+static size_t step(size_t pages)
+{
+    size_t least = load_relaxed(&hooked) ? HOOKS_STEP >> heap.page_shift : 1;
+    return round_up(max_size(pages, least), HUGE_PAGES);
 }
 
 bool grow_top(uint32_t pages)
@@ -77,8 +87,7 @@ bool grow_top(uint32_t pages)
     if (bare != NULL) {
         if (!tiling_stocked())
             return true; /* the caller stocks up and looks again */
-        uint32_t zero,
-            want = (uint32_t)min_size(round_up(pages, HUGE_PAGES), bare->pages);
+        uint32_t zero, want = (uint32_t)min_size(step(pages), bare->pages);
         bare = tiling_carve(bare, bare->page, want, &zero);
         store_relaxed(&bare->state, REGION_BUSY);
         return commit(bare);
@@ -93,7 +102,7 @@ bool grow_top(uint32_t pages)
         tail = at = run->page;
     }
     size_t limit = heap.span >> heap.page_shift;
-    size_t want = round_up(max_size(tail + (size_t)pages, top + 1), HUGE_PAGES);
+    size_t want = top + step(max_size(tail + (size_t)pages, top + 1) - top);
     if (want > limit)
         return false;
     if (!grow_map((uint32_t)want))

@@ -295,9 +295,7 @@ void heap_shrink(struct region *region, uint32_t pages)
     heap_unlock();
 }
 
-/* ----------------------------------------------------------------- fork */
-
-void heap_fork_prepare(void)
+void heap_quiet(void)
 {
     heap_lock();
     while (heap.busy > 0) {
@@ -305,9 +303,4 @@ void heap_fork_prepare(void)
         sched_yield();
         heap_lock();
     }
-}
-
-void heap_fork_done(void)
-{
-    heap_unlock();
 }

@@ -128,9 +128,9 @@ HIDDEN bool heap_extend(struct region *region, uint32_t pages,
  * without memory; the rest becomes free. */
 HIDDEN void heap_shrink(struct region *region, uint32_t pages);
 
-/* Around fork(): no other thread holds the lock or a BUSY run. */
-HIDDEN void heap_fork_prepare(void);
-HIDDEN void heap_fork_done(void);
+/* Take the lock at a moment when no run is BUSY; heap_unlock() ends that.
+ * Around fork(), so that the child finds the heap in order. */
+HIDDEN void heap_quiet(void);
 
 /* Take heap.lock.  A signal handler that interrupted its own thread in here
  * would wait for ever: it ends the process with a message instead. */

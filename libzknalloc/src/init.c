@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "heap.h"
+#include "hooks.h"
 #include "log.h"
 #include "magazine.h"
 #include "options.h"
@@ -104,17 +105,18 @@ bool init_cache(void)
 static void fork_prepare(void)
 {
     magazine_fork_prepare();
-    heap_fork_prepare();
+    heap_quiet();
 }
 
 static void fork_done(void)
 {
-    heap_fork_done();
+    heap_unlock();
     magazine_fork_done();
 }
 
 static void fork_child(void)
 {
+    hooks_forked();
     fork_done();
     watch_forked();
 }

@@ -9,6 +9,7 @@
 #include "trim.h"
 
 #include "assemble.h"
+#include "hooks.h"
 #include "os.h"
 #include "stats.h"
 #include "tiling.h"
@@ -30,6 +31,8 @@ static size_t budget(void)
 static size_t excess(void)
 {
     size_t over = 0, committed = heap.live + heap.dirty;
+    if (load_relaxed(&hooked))
+        return 0;
     if (committed > budget())
         over = committed - budget();
     if (heap.dirty > heap.ceiling)
@@ -209,8 +212,11 @@ size_t trim_release(void)
     heap_lock();
     /* Other threads may be freeing: stop at what there was to give. */
     size_t goal = heap.dirty, tried = 0, done = 0;
-    while (tried < goal && heap.oldest != NULL)
-        done += release_run(heap.oldest, &tried);
+    if (load_relaxed(&hooked))
+        done = hooks_release();
+    else
+        while (tried < goal && heap.oldest != NULL)
+            done += release_run(heap.oldest, &tried);
     publish();
     heap_unlock();
     stats_add(STAT_bytes_released, pages_to_bytes(done));
@@ -231,7 +237,8 @@ size_t trim_soften(void)
     heap_lock();
     size_t goal = heap.dirty - heap.soft, done = 0, pages = 1;
     struct region *run;
-    while (pages > 0 && done < goal && (run = youngest_hard()) != NULL) {
+    while (!load_relaxed(&hooked) && pages > 0 && done < goal &&
+           (run = youngest_hard()) != NULL) {
         pages = soften_run(run);
         done += pages;
     }
@@ -275,11 +282,11 @@ size_t trim_tick(const struct trim_rules *rules)
     heap_lock();
     heap.clock++;
     /* A run that the kernel refuses counts as used now, so both loops end. */
-    size_t goal = heap.dirty;
+    size_t goal = load_relaxed(&hooked) ? 0 : heap.dirty;
     while (tried < goal && (run = heap.oldest) != NULL &&
            idle_seconds(run) >= rules->release_after)
         released += release_run(run, &tried);
-    while ((run = to_soften(rules)) != NULL)
+    while (goal > 0 && (run = to_soften(rules)) != NULL)
         softened += soften_run(run);
     publish();
     size_t left = heap.dirty;

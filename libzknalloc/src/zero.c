@@ -8,6 +8,7 @@
 
 #include "assemble.h"
 #include "density.h"
+#include "hooks.h"
 #include "options.h"
 #include "os.h"
 #include "stats.h"
@@ -221,7 +222,8 @@ static void end_trial(uint32_t pages)
 
 struct region *zero_take(uint32_t pages, bool probe, uint32_t *fresh)
 {
-    if (!options.sparse || load_relaxed(&blind) || !density_ready())
+    if (!options.sparse || load_relaxed(&hooked) || load_relaxed(&blind) ||
+        !density_ready())
         return NULL;
     if (probe)
         learn_from_probe();
@@ -283,7 +285,7 @@ struct region *zero_grow(struct region *region, uint32_t pages, uint32_t *fresh)
 
 void zero_shrink(struct region *region, uint32_t pages)
 {
-    if (pages >= region->asked)
+    if (pages >= region->asked || load_relaxed(&hooked))
         return;
     (void)os_discard(page_address(region->page + pages),
                      pages_to_bytes(region->asked - pages));
@@ -341,7 +343,9 @@ static enum region_state settle(struct region *region)
 size_t zero_give(struct region *region)
 {
     enum region_state state = REGION_SPARSE;
-    if (region->asked > 0)
+    if (load_relaxed(&hooked))
+        state = REGION_DIRTY;
+    else if (region->asked > 0)
         state = settle(region);
     set_asked(region, 0);
     region->probe = false;

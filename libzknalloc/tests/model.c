@@ -400,12 +400,12 @@ void model_check(struct actor *const *actors, size_t n)
     void *ptr = zkn_aligned_alloc((size_t)4 << 20, (size_t)4 << 20);
     (void)refused(ptr);
     zkn_free(ptr);
-    heap_fork_prepare(); /* the lock, and no run BUSY: the watcher may be at it
+    heap_quiet(); /* the lock, and no run BUSY: the watcher may be at it
                           */
     check_tiling();
     check_budget();
     now = stats_now();
-    heap_fork_done();
+    heap_unlock();
     CHECK(now.live_now + now.cached_now, ==, now.committed_now);
 }
 

@@ -285,7 +285,7 @@ static void signal_handler(void)
 static void signal_in_lock(void)
 {
     alarm(20); /* should it hang */
-    heap_fork_prepare();
+    heap_quiet();
     zkn_free(zkn_alloc(8 * MIB));
 }
 

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Hooks: every region lies in ranges that were announced, each range is taken
+ * back once and as it was announced, and meanwhile nothing in it moves.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "heap.h"
+#include "testing.h"
+
+#define MIB    ((size_t)1 << 20)
+#define RANGES 64
+
+static struct {
+    char *addr;
+    size_t length;
+} ranges[RANGES];
+static size_t count, maps, unmaps;
+static bool refuse, allocate;
+
+static int on_map(void *ctx, void *addr, size_t length)
+{
+    CHECK_TRUE(ctx == &count);
+    maps++;
+    if (refuse)
+        return 1;
+    CHECK(count, <, RANGES);
+    CHECK((uintptr_t)addr % (size_t)sysconf(_SC_PAGESIZE), ==, 0);
+    for (size_t i = 0; i < count; i++)
+        CHECK_TRUE((char *)addr + length <= ranges[i].addr ||
+                   ranges[i].addr + ranges[i].length <= (char *)addr);
+    /* As registering does: every page of it becomes resident. */
+    CHECK(mlock(addr, 4096), ==, 0);
+    ranges[count].addr = addr;
+    ranges[count++].length = length;
+    if (allocate) {
+        allocate = false;
+        zkn_free(zkn_alloc(MIB));
+    }
+    return 0;
+}
+
+static void on_unmap(void *ctx, void *addr, size_t length)
+{
+    CHECK_TRUE(ctx == &count);
+    unmaps++;
+    munlock(addr, 4096);
+    for (size_t i = 0; i < count; i++) {
+        if (ranges[i].addr == addr) {
+            CHECK(ranges[i].length, ==, length);
+            ranges[i] = ranges[--count];
+            return;
+        }
+    }
+    CHECK_TRUE(!"a range that was never announced");
+}
+
+static bool announced(const char *ptr, size_t size)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t at = (size_t)(ptr - ranges[i].addr);
+        if (ptr >= ranges[i].addr && at < ranges[i].length)
+            return at + size <= ranges[i].length ||
+                   announced(ranges[i].addr + ranges[i].length,
+                             size - (ranges[i].length - at));
+    }
+    return false;
+}
+
+static void *checked(size_t size, bool zeroed)
+{
+    char *ptr = zeroed ? zkn_calloc(1, size) : zkn_alloc(size);
+    CHECK_TRUE(ptr != NULL && announced(ptr, size));
+    if (zeroed)
+        CHECK_TRUE(is_zero(ptr, size));
+    memset(ptr, 1, size);
+    return ptr;
+}
+
+static void churn(void)
+{
+    char *kept[24] = {0};
+    uint64_t seed = 3;
+    for (int i = 0; i < 600; i++) {
+        size_t slot = random_next(&seed) % 24;
+        zkn_free(kept[slot]);
+        kept[slot] = checked((64 << 10) + random_next(&seed) % (9 * MIB),
+                             random_next(&seed) % 3 == 0);
+    }
+    for (int i = 0; i < 24; i++)
+        zkn_free(kept[i]);
+}
+
+int main(void)
+{
+    CHECK(zkn_set_region_hooks(on_map, NULL, NULL), ==, -EINVAL);
+    CHECK(zkn_set_region_hooks(NULL, on_unmap, NULL), ==, -EINVAL);
+    CHECK(zkn_set_region_hooks(NULL, NULL, NULL), ==, 0);
+
+    /* What is live before is announced, and refused if the program likes. */
+    char *early = zkn_calloc(1, 6 * MIB);
+    zkn_free(zkn_alloc(40 * MIB));
+    refuse = true;
+    CHECK(zkn_set_region_hooks(on_map, on_unmap, &count), ==, -ECANCELED);
+    CHECK(maps, ==, 1);
+    refuse = false;
+    allocate = true;
+    CHECK(zkn_set_region_hooks(on_map, on_unmap, &count), ==, 0);
+    CHECK_TRUE(announced(early, 6 * MIB));
+    CHECK(zkn_set_region_hooks(on_map, on_unmap, &count), ==, -EBUSY);
+    zkn_free(early);
+
+    uint64_t moved = stats_now().bytes_moved;
+    churn();
+    CHECK(stats_now().bytes_moved, ==, moved);
+    CHECK(stats_now().bytes_evicted, ==, 0);
+    CHECK(unmaps, ==, 0);
+    for (size_t i = 1; i < count; i++)
+        CHECK(ranges[i].length, >=, 32 * MIB);
+    CHECK(zkn_soften_cache(), ==, 0);
+
+    /* A range that is in use stays, the others go. */
+    char *live = checked(MIB, false);
+    size_t had = count;
+    CHECK(zkn_release_cache(), >, 0);
+    CHECK(unmaps, ==, had - 1);
+    CHECK(count, ==, 1);
+    CHECK_TRUE(announced(live, MIB) && live[MIB - 1] == 1);
+    churn();
+
+    /* The child has none. */
+    maps = unmaps = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        zkn_free(zkn_alloc(900 * MIB));
+        zkn_release_cache();
+        _exit(maps + unmaps > 0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0), ==, child);
+    CHECK(status, ==, 0);
+
+    /* A refusal sends the request to the system. */
+    refuse = true;
+    uint64_t system = stats_now().fallback_system;
+    char *ptr = zkn_alloc(800 * MIB);
+    CHECK_TRUE(ptr != NULL && !zkn_owns(ptr));
+    CHECK(stats_now().fallback_system, ==, system + 1);
+    zkn_free(ptr);
+    refuse = false;
+
+    had = count;
+    unmaps = 0;
+    CHECK(zkn_set_region_hooks(NULL, NULL, NULL), ==, 0);
+    CHECK(unmaps, ==, had);
+    CHECK(count, ==, 0);
+    CHECK(live[0], ==, 1);
+    zkn_free(live);
+    zkn_release_cache();
+    CHECK(stats_now().committed_now, ==, 0);
+    maps = 0;
+    zkn_free(zkn_alloc(64 * MIB));
+    CHECK(maps, ==, 0);
+    return 0;
+}
