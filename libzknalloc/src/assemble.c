@@ -53,10 +53,11 @@ void assemble_forget(uint32_t page, uint32_t pages)
 }
 
 /* A BUSY run of up to PAGES pages, whole huge pages of one mapping, out of the
- * smallest free runs that have some; NULL where none has. */
-static struct region *pick_donor(uint32_t pages)
+ * smallest free runs of NODE that have some; NULL where none has. */
+static struct region *pick_donor(uint32_t pages, unsigned node)
 {
-    struct region *run = tree_fit(&heap.free[REGION_DIRTY], HUGE_PAGES);
+    struct tree *tree = &heap.free[node][REGION_DIRTY];
+    struct region *run = tree_fit(tree, HUGE_PAGES);
     for (unsigned i = 0; run != NULL && i < DONOR_TRIES; i++) {
         uint32_t page, end, zero;
         if (trim_core(run, &page, &end)) {
@@ -68,9 +69,18 @@ static struct region *pick_donor(uint32_t pages)
             store_relaxed(&run->state, REGION_BUSY);
             return run;
         }
-        run = tree_larger(&heap.free[REGION_DIRTY], run);
+        run = tree_larger(tree, run);
     }
     return NULL;
+}
+
+/* The same, of NODE or else of another. */
+static struct region *pick_donor_near(uint32_t pages, unsigned node)
+{
+    struct region *donor = NULL;
+    for (unsigned i = 0; i < heap.nodes && donor == NULL; i++)
+        donor = pick_donor(pages, (node + i) % heap.nodes);
+    return donor;
 }
 
 /* Make one move, of pages of one mapping.  Called and returns with the lock. */
@@ -122,7 +132,8 @@ uint32_t assemble(struct region *region)
     uint32_t done = 0;
 
     while (to < stop && tiling_stocked()) {
-        struct region *donor = pick_donor((uint32_t)(stop - to));
+        struct region *donor =
+            pick_donor_near((uint32_t)(stop - to), region->node);
         if (donor == NULL)
             break;
         uint32_t pages = donor->pages;

@@ -83,7 +83,7 @@ static size_t step(size_t pages)
 bool grow_top(uint32_t pages)
 {
     /* A run that could not be made accessible earlier may be now. */
-    struct region *bare = tree_fit(&heap.free[REGION_BARE], pages);
+    struct region *bare = tree_fit(&heap.free[0][REGION_BARE], pages);
     if (bare != NULL) {
         if (!tiling_stocked())
             return true; /* the caller stocks up and looks again */
@@ -188,21 +188,33 @@ static struct window window_around(const struct heap_request *request,
     return best;
 }
 
-/* A place for REQUEST in one run of STATE. */
+/* A place for REQUEST in one run of TREE. */
 static struct window window_in(const struct heap_request *request,
-                               enum region_state state)
+                               const struct tree *tree)
 {
-    struct region *run =
-        tree_fit(&heap.free[state], request->pages + request->align - 1);
+    struct region *run = tree_fit(tree, request->pages + request->align - 1);
     if (run == NULL)
         return (struct window){0};
     if (request->roomy)
-        run = tree_smaller(&heap.free[state], NULL);
+        run = tree_smaller(tree, NULL);
     return (struct window){run, align_page(run->page, request->align), 0};
 }
 
-/* A place that combines DIRTY runs with ZERO ones beside them. */
-static struct window window_mixed(const struct heap_request *request)
+/* A place in a DIRTY run: of the request's own node, or else of another. */
+static struct window window_dirty(const struct heap_request *request)
+{
+    struct window place = {0};
+    for (unsigned i = 0; i < heap.nodes && place.first == NULL; i++) {
+        unsigned node = (request->node + i) % heap.nodes;
+        place = window_in(request, &heap.free[node][REGION_DIRTY]);
+    }
+    return place;
+}
+
+/* A place that combines DIRTY runs, one of NODE's with what is free beside it.
+ */
+static struct window window_mixed(const struct heap_request *request,
+                                  unsigned node)
 {
     struct window best = {0};
     struct region *run = NULL;
@@ -215,7 +227,7 @@ static struct window window_mixed(const struct heap_request *request)
         best = window_around(request, run);
     run = NULL;
     for (unsigned i = 0; i < MIXED_TRIES; i++) {
-        run = tree_smaller(&heap.free[REGION_DIRTY], run);
+        run = tree_smaller(&heap.free[node][REGION_DIRTY], run);
         if (run == NULL || run->pages <= best.dirty)
             break;
         struct window w = window_around(request, run);
@@ -235,14 +247,17 @@ struct window find_place(const struct heap_request *request,
         }
         struct window place = {0};
         if (source != HEAP_UNTOUCHED) {
-            place = window_in(request, REGION_DIRTY);
+            place = window_dirty(request);
             if (place.first != NULL || source == HEAP_RESIDENT)
                 return place;
-            place = window_mixed(request);
-            if (place.dirty > 0)
-                return place;
+            for (unsigned i = 0; i < heap.nodes; i++) {
+                unsigned node = (request->node + i) % heap.nodes;
+                place = window_mixed(request, node);
+                if (place.dirty > 0)
+                    return place;
+            }
         }
-        place = window_in(request, REGION_ZERO);
+        place = window_in(request, &heap.free[0][REGION_ZERO]);
         if (place.first != NULL)
             return place;
         if (!grow_top(request->pages + request->align - 1))

@@ -99,6 +99,7 @@ int heap_open(size_t bytes, size_t ceiling, bool huge)
     heap.page_shift = shift;
     heap.ceiling = ceiling >> shift;
     heap.huge = huge;
+    heap.nodes = (unsigned)min_size(os_node_count(), NODES_MOST);
     heap.base = start + map_bytes + pool_bytes;
     __atomic_store_n(&heap.span, bytes, __ATOMIC_RELEASE);
     zkn_private_range.base = heap.base;
@@ -163,12 +164,16 @@ struct region *heap_take(struct heap_request request, enum heap_source source,
                          uint32_t *fresh)
 {
     struct region *region = NULL;
+    request.node = (uint8_t)heap_node();
     heap_lock();
     struct window place = find_place(&request, source);
     if (place.first != NULL) {
         uint32_t end = place.page + request.pages, zero;
         end = whole_end(end, run_with(place.first, end - 1));
         region = tiling_carve(place.first, place.page, end - place.page, &zero);
+        /* A region that is of two nodes counts as where most of it is. */
+        if (2 * (size_t)zero >= region->pages)
+            region->node = request.node;
         store_relaxed(&region->addr,
                       page_address(region->page) +
                           (request.coloured ? colour(region->page) : 0));
@@ -200,8 +205,10 @@ struct region *heap_take_sparse(uint32_t pages, uint32_t counted,
     struct region *region = NULL;
     bool small = false;
     *fresh = 0;
+    unsigned node = heap_node();
     heap_lock();
-    struct region *run = tree_fit(&heap.free[REGION_SPARSE], (uint32_t)whole);
+    struct region *run =
+        tree_fit(&heap.free[node][REGION_SPARSE], (uint32_t)whole);
     if (run != NULL && run->pages <= whole + whole / 8) {
         region = run;
         tiling_detach(region);
@@ -215,6 +222,7 @@ struct region *heap_take_sparse(uint32_t pages, uint32_t counted,
             region =
                 tiling_carve(place.first, place.page, request.pages, &zero);
             region->sparse = small = true;
+            region->node = (uint8_t)node;
             region->kept = 0;
             heap.sparse++;
             *fresh = pages;

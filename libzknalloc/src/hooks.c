@@ -136,7 +136,7 @@ int hooks_set(zkn_on_map_t *on_map, zkn_on_unmap_t *on_unmap, void *ctx)
     (void)trim_release();
     heap_quiet();
     struct range all = {0, load_relaxed(&heap.top)};
-    bool whole = heap.free[REGION_BARE].root == NULL;
+    bool whole = heap.free[0][REGION_BARE].root == NULL;
     if (whole) {
         map_hook = on_map;
         unmap_hook = on_unmap;

@@ -12,6 +12,8 @@
 /* Sizes, in pages, that are this many apart share a slot. */
 #define SLOTS 64
 
+#define NODE_UNKNOWN 255
+
 struct slot {
     struct region *held; /* linked by left; each of PAGES pages */
     uint32_t pages;
@@ -27,6 +29,7 @@ struct shard {
     _Atomic bool taken;
     _Atomic size_t pages; /* in all slots; written by who has the flag */
     unsigned ticks;
+    uint8_t node; /* of its CPU, or NODE_UNKNOWN */
     struct slot slots[SLOTS];
 } __attribute__((aligned(128)));
 
@@ -36,6 +39,8 @@ static size_t page_limit; /* a shard's; 0 turns magazines off */
 void magazine_open(size_t bytes)
 {
     page_limit = bytes >> heap.page_shift;
+    for (unsigned i = 0; i < SHARDS && heap.nodes > 1; i++)
+        shards[i].node = NODE_UNKNOWN;
     stats_shards(&shards[0].stats, sizeof shards[0]);
 }
 
@@ -133,7 +138,11 @@ struct region *magazine_put(struct region *region)
     if (unlikely(slot->pages != pages))
         chain = empty(shard, slot, NULL);
     size_t total = load_relaxed(&shard->pages) + pages;
-    bool hold = likely(slot->pages == pages) && total <= page_limit;
+    if (unlikely(shard->node == NODE_UNKNOWN))
+        shard->node = (uint8_t)heap_node();
+    /* Another node's memory goes back to where its own will ask for it. */
+    bool hold = likely(slot->pages == pages && region->node == shard->node) &&
+                total <= page_limit;
     if (hold) {
         region->left = slot->held;
         slot->held = region;

@@ -392,3 +392,27 @@ size_t os_memory_limit(void)
     errno = saved;
     return limit;
 }
+
+/* The file reads "0" or "0-1" or "0,2-3": the last number is the greatest. */
+unsigned os_node_count(void)
+{
+    char text[256];
+    int saved = errno;
+    bool known =
+        read_file("/sys/devices/system/node/online", text, sizeof text);
+    errno = saved;
+    if (!known)
+        return 1;
+    const char *last = text;
+    for (const char *c = text; *c != '\0'; c++) {
+        if (*c == ',' || *c == '-')
+            last = c + 1;
+    }
+    return (unsigned)strtoul(last, NULL, 10) + 1;
+}
+
+unsigned os_node(void)
+{
+    unsigned cpu, node;
+    return syscall(SYS_getcpu, &cpu, &node, NULL) == 0 ? node : 0;
+}

@@ -95,6 +95,11 @@ HIDDEN size_t os_memory_limit(void);
  * kernel does not say. */
 HIDDEN unsigned os_memory_pressure(void);
 
+/* NUMA nodes of the machine, 1 where the kernel does not say; and the node of
+ * the CPU that runs this. */
+HIDDEN unsigned os_node_count(void);
+HIDDEN unsigned os_node(void);
+
 /* Physical memory alone, in bytes. */
 HIDDEN size_t os_physical_memory(void);
 

@@ -64,6 +64,7 @@ struct region {
     bool sparse : 1; /* a few small pages of it are resident: see zero.h */
     bool probe : 1;  /* LIVE, sparse: to find out what its like is used for */
     bool zeroed : 1; /* LIVE: given out as zeroed memory */
+    uint8_t node;    /* DIRTY, SPARSE, LIVE: whose memory it is; otherwise 0 */
 };
 
 _Static_assert(sizeof(struct region) <= 64, "a descriptor is a cache line");

@@ -5,7 +5,7 @@
  * Invariants, whenever the lock is free:
  *   - regions tile [0, top): region_at(first page) and region_at(last page)
  *     are the region itself;
- *   - two neighbours are never both DIRTY, both ZERO or both BARE;
+ *   - two neighbours of one node are never both DIRTY, both ZERO or both BARE;
  *   - a free run is in the tree of its state, a DIRTY or SPARSE one in the age
  *     list too.
  *
@@ -58,6 +58,7 @@ struct region *tiling_add(enum region_state state, uint32_t page,
     store_relaxed(&region->addr, NULL);
     store_relaxed(&region->state, state);
     region->zero_first = region->zero_pages = 0;
+    region->node = 0;
     region->soft = region->sparse = region->probe = region->zeroed = false;
     cover(region, page, pages);
     return region;
@@ -112,13 +113,23 @@ static void set_soft(struct region *region, bool soft)
 void tiling_detach(struct region *region)
 {
     enum region_state state = state_of(region);
-    tree_remove(&heap.free[state], region);
+    tree_remove(tree_of(region, state), region);
     if (keeps(state)) {
         set_soft(region, false);
         age_unlink(region);
         heap.dirty -= counted(region);
     }
     store_relaxed(&region->state, REGION_BUSY);
+}
+
+/* Whether the neighbour NEXT, if any, becomes one with REGION, which is about
+ * to be free in STATE.  A sparse run keeps its size, for requests of that
+ * size. */
+static bool joins(const struct region *next, const struct region *region,
+                  enum region_state state)
+{
+    return next != NULL && state != REGION_SPARSE && state_of(next) == state &&
+           next->node == region->node;
 }
 
 struct region *tiling_free(struct region *region, enum region_state state)
@@ -128,22 +139,22 @@ struct region *tiling_free(struct region *region, enum region_state state)
     uint32_t page = region->page, pages = region->pages;
 
     store_relaxed(&region->addr, NULL);
-    /* A sparse run keeps its size, for requests of that size. */
-    bool joins = state != REGION_SPARSE;
-    if (joins && before != NULL && state_of(before) == state) {
+    if (!keeps(state))
+        region->node = 0;
+    if (joins(before, region, state)) {
         tiling_detach(before);
         page = before->page;
         pages += before->pages;
         descriptor_put(before);
     }
-    if (joins && after != NULL && state_of(after) == state) {
+    if (joins(after, region, state)) {
         tiling_detach(after);
         pages += after->pages;
         descriptor_put(after);
     }
     cover(region, page, pages);
     store_relaxed(&region->state, state);
-    tree_insert(&heap.free[state], region);
+    tree_insert(tree_of(region, state), region);
     if (keeps(state)) {
         region->soft = false;
         region->used = (uint16_t)heap.clock;
@@ -157,14 +168,14 @@ struct region *tiling_free(struct region *region, enum region_state state)
 static void resize(struct region *region, uint32_t page, uint32_t pages)
 {
     enum region_state state = state_of(region);
-    tree_remove(&heap.free[state], region);
+    tree_remove(tree_of(region, state), region);
     if (state == REGION_DIRTY) {
         heap.dirty -= region->pages - pages;
         if (region->soft)
             heap.soft -= region->pages - pages;
     }
     cover(region, page, pages);
-    tree_insert(&heap.free[state], region);
+    tree_insert(tree_of(region, state), region);
 }
 
 /* Take [page, end) out of the free run RUN, which covers it. */
@@ -176,7 +187,8 @@ static void cut(struct region *run, uint32_t page, uint32_t end)
         bool soft = run->soft;
         resize(run, run_page, page - run_page);
         struct region *rest = tiling_add(state, end, run_end - end);
-        tree_insert(&heap.free[state], rest);
+        rest->node = run->node;
+        tree_insert(tree_of(rest, state), rest);
         if (state == REGION_DIRTY) {
             heap.dirty += rest->pages;
             rest->used = run->used;
@@ -193,13 +205,16 @@ static void cut(struct region *run, uint32_t page, uint32_t end)
     }
 }
 
-/* A stretch of ZERO pages, counted from where the cutting began. */
+/* What was cut: the longest stretch of ZERO pages, counted from where the
+ * cutting began, and the node of the longest DIRTY one. */
 struct stretch {
     uint32_t first, pages;
+    uint32_t dirty;
+    uint8_t node;
 };
 
 /* Take [page, end) out of RUN, which covers PAGE, and the free runs that
- * follow it; returns the longest stretch of ZERO pages in it. */
+ * follow it. */
 static struct stretch cut_all(struct region *run, uint32_t page, uint32_t end,
                               uint32_t *zero)
 {
@@ -209,8 +224,13 @@ static struct stretch cut_all(struct region *run, uint32_t page, uint32_t end,
         uint32_t stop = (uint32_t)min_size(end, (size_t)run->page + run->pages);
         if (state_of(run) == REGION_ZERO) {
             *zero += stop - at;
-            if (stop - at > longest.pages)
-                longest = (struct stretch){at - page, stop - at};
+            if (stop - at > longest.pages) {
+                longest.first = at - page;
+                longest.pages = stop - at;
+            }
+        } else if (stop - at > longest.dirty) {
+            longest.dirty = stop - at;
+            longest.node = run->node;
         }
         cut(run, at, stop);
         if (stop == end)
@@ -227,6 +247,7 @@ struct region *tiling_carve(struct region *first, uint32_t page, uint32_t pages,
     struct region *region = tiling_add(REGION_HELD, page, pages);
     region->zero_first = longest.first;
     region->zero_pages = longest.pages;
+    region->node = longest.node;
     return region;
 }
 
@@ -249,8 +270,9 @@ void tiling_shorten(struct region *region, uint32_t pages)
     else
         region->zero_pages =
             (uint32_t)min_size(region->zero_pages, pages - region->zero_first);
-    tiling_free(tiling_add(REGION_HELD, region->page + pages, rest),
-                REGION_DIRTY);
+    struct region *tail = tiling_add(REGION_HELD, region->page + pages, rest);
+    tail->node = region->node;
+    tiling_free(tail, REGION_DIRTY);
 }
 
 /* The oldest run that was last used at USED or later; NULL if there is none. */

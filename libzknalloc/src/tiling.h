@@ -60,6 +60,13 @@ static inline uint32_t counted(const struct region *region)
     return region->sparse ? region->counted : region->pages;
 }
 
+/* The tree in which a free run of STATE belongs. */
+static inline struct tree *tree_of(const struct region *region,
+                                   enum region_state state)
+{
+    return &heap.free[region->node][state];
+}
+
 /* Whether the run is free, accessible and of no particular kind. */
 static inline bool is_free(const struct region *region)
 {

@@ -295,7 +295,8 @@ static void check_tiling(void)
         CHECK_TRUE(region_at(page + region->pages - 1) == region);
         enum region_state state = state_of(region);
         CHECK(state, !=, REGION_SPARE);
-        if (last != NULL && (is_free(region) || state == REGION_BARE))
+        if (last != NULL && last->node == region->node &&
+            (is_free(region) || state == REGION_BARE))
             CHECK(state_of(last), !=, state);
         if (state != REGION_LIVE && state != REGION_HELD)
             CHECK_TRUE(region->addr == NULL);
@@ -317,10 +318,11 @@ static void check_tiling(void)
     for (int state = 0; state < REGION_STATES; state++) {
         size_t pages = 0;
         const struct region *r = NULL;
-        while ((r = tree_smaller(&heap.free[state], r)) != NULL) {
-            CHECK(state_of(r), ==, state);
-            pages += counted(r);
-        }
+        for (unsigned node = 0; node < heap.nodes; node++)
+            while ((r = tree_smaller(&heap.free[node][state], r)) != NULL) {
+                CHECK(state_of(r), ==, state);
+                pages += counted(r);
+            }
         if (state == REGION_DIRTY || state == REGION_ZERO ||
             state == REGION_SPARSE || state == REGION_BARE)
             CHECK(pages, ==, in_state[state]);
@@ -401,7 +403,7 @@ void model_check(struct actor *const *actors, size_t n)
     (void)refused(ptr);
     zkn_free(ptr);
     heap_quiet(); /* the lock, and no run BUSY: the watcher may be at it
-                          */
+                   */
     check_tiling();
     check_budget();
     now = stats_now();
