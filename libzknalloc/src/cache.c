@@ -27,14 +27,16 @@ static uint32_t pages_for(size_t size)
     return (uint32_t)((size + pages_to_bytes(1) - 1) >> heap.page_shift);
 }
 
-/* Regions smaller than this are not coloured: a page is too much of them. */
+/* Regions smaller than this are not coloured: a page is too much of them; nor
+ * those that are no multiple of COLOUR_UNIT: they are nobody's columns. */
 #define COLOUR_LEAST MIB
+#define COLOUR_UNIT  (64 * KIB)
 
 static struct heap_request request_for(size_t size, size_t alignment)
 {
     struct heap_request request = {.align = 1};
-    request.coloured =
-        options.colour && size >= COLOUR_LEAST && alignment <= 64;
+    request.coloured = options.colour && size >= COLOUR_LEAST &&
+                       size % COLOUR_UNIT == 0 && alignment <= 64;
     request.pages = pages_for(size + (request.coloured ? COLOUR_MOST : 0));
     if (unlikely(alignment > pages_to_bytes(1)))
         request.align = (uint32_t)(alignment >> heap.page_shift);
@@ -143,6 +145,7 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
         region = magazine_take(request.pages, size);
     if (likely(region != NULL)) {
         region->zero_pages = 0;
+        heap_place(region, request.coloured);
     } else {
         give(magazine_tick());
         region = take_resident(request, size);
@@ -186,11 +189,7 @@ void cache_free(void *ptr, size_t size)
         pages_to_bytes(region->pages) >= SPARSE_LEAST)
         zero_learn(region);
 
-    /* A coloured region that was cut since is too short for what requests of
-     * its size in pages expect. */
-    bool regular = pages_to_bytes(region->pages) > COLOUR_LEAST ||
-                   ptr == page_address(region->page);
-    if (likely(regular && magazine_fits(region->pages))) {
+    if (likely(magazine_fits(region->pages))) {
         give(magazine_put(region));
     } else {
         stats_add(STAT_frees, 1);

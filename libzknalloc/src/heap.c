@@ -150,16 +150,6 @@ static uint32_t settle(struct region *region, uint32_t keep, uint32_t zero,
     return zero;
 }
 
-/* Where in its first page a coloured region starts.  Provers walk many buffers
- * of 2^k bytes at one index; if all of them started at the same offset within
- * a huge page, each row would compete for one set of every cache and of the
- * TLB.  A coloured region is a page longer than it need be, so that runs of
- * them start at successive pages, and starts at a line given by its page. */
-static size_t colour(uint32_t page)
-{
-    return (size_t)(page % 64) * 64;
-}
-
 struct region *heap_take(struct heap_request request, enum heap_source source,
                          uint32_t *fresh)
 {
@@ -174,9 +164,7 @@ struct region *heap_take(struct heap_request request, enum heap_source source,
         /* A region that is of two nodes counts as where most of it is. */
         if (2 * (size_t)zero >= region->pages)
             region->node = request.node;
-        store_relaxed(&region->addr,
-                      page_address(region->page) +
-                          (request.coloured ? colour(region->page) : 0));
+        heap_place(region, request.coloured);
         *fresh = settle(region, request.pages, zero, region->pages);
     }
     heap_unlock();

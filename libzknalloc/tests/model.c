@@ -350,7 +350,7 @@ static void check_budget(void)
     size_t slack = ((size_t)8 << 20) >> heap.page_shift;
     if (!model_refusals) {
         CHECK(heap.dirty, <=, heap.ceiling);
-        CHECK(heap.live + heap.dirty, <=, heap.high + heap.high / 64 + slack);
+        CHECK(heap.live + heap.dirty, <=, heap.high + heap.high / 24 + slack);
     }
     CHECK(heap.high, >=, heap.live);
     /* Each move and each sparse region adds two at most, and there are the

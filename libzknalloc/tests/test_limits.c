@@ -111,7 +111,7 @@ static void fragmented(void)
         zkn_free(ptrs[i]);
     use((size_t)N / 2 * 7 * MIB);
     zkn_stats_t now = stats_now();
-    CHECK(now.committed_now, <=, now.live_peak + now.live_peak / 64 + 8 * MIB);
+    CHECK(now.committed_now, <=, now.live_peak + now.live_peak / 24 + 8 * MIB);
     for (int i = 1; i < N; i += 2) {
         for (size_t at = 0; at < 8 * MIB; at += 4096)
             CHECK(ptrs[i][at], ==, i);
