@@ -205,9 +205,13 @@ void cache_free(void *ptr, size_t size)
  * is the copy, and assemble() finds the pages. */
 #define GROW_IN_PLACE (4 * MIB)
 
+/* From this size on, moving page-table entries costs less than copying. */
+#define RELOCATE (8 * MIB)
+
 /* Where a growing region goes, in order of preference: into resident pages
  * that follow it, into resident pages elsewhere, into fresh pages that follow
- * it, into fresh pages elsewhere; large ones rather stay where they are. */
+ * it, into fresh pages elsewhere; large ones rather stay where they are, or
+ * take their pages along. */
 static void *grow(struct region *region, void *ptr, size_t size)
 {
     size_t old = capacity(region);
@@ -227,6 +231,16 @@ static void *grow(struct region *region, void *ptr, size_t size)
     }
     if (!done && old >= GROW_IN_PLACE)
         done = heap_extend(region, pages, HEAP_ANY, &fresh);
+    if (!done && old >= RELOCATE) {
+        store_relaxed(&region->state, REGION_HELD);
+        moved = counted(heap_relocate(region, pages, &fresh), size, fresh);
+        if (moved != NULL) {
+            stats_add(STAT_frees, 1);
+            stats_sub(STAT_regions_now, 1);
+            return publish(moved);
+        }
+        store_relaxed(&region->state, REGION_LIVE);
+    }
     if (!done)
         moved = take_resident(request, size);
     if (!done && moved == NULL)

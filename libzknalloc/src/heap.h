@@ -142,6 +142,13 @@ static inline void heap_unsparse(struct region *region)
 HIDDEN bool heap_extend(struct region *region, uint32_t pages,
                         enum heap_source source, uint32_t *fresh);
 
+/* A HELD region of PAGES pages, more than OLD has, with the content of OLD,
+ * which is the caller's and free then: whole huge pages change places, only the
+ * ends are copied.  NULL where there is no room, and OLD is as it was; *FRESH
+ * as above. */
+HIDDEN struct region *heap_relocate(struct region *old, uint32_t pages,
+                                    uint32_t *fresh);
+
 /* Cut the caller's region to its first PAGES pages, where that is possible
  * without memory; the rest becomes free. */
 HIDDEN void heap_shrink(struct region *region, uint32_t pages);
