@@ -17,6 +17,7 @@
 #include "log.h"
 #include "magazine.h"
 #include "options.h"
+#include "os.h"
 #include "stats.h"
 #include "trim.h"
 #include "watch.h"
@@ -116,6 +117,14 @@ static struct region *take_sparse(uint32_t pages, size_t size, bool probe)
     return counted(region, size, fresh);
 }
 
+/* Fault in what of REGION is new, in one system call. */
+static void populate(struct region *region)
+{
+    if (region->zero_pages > 0)
+        os_populate(page_address(region->page + region->zero_first),
+                    pages_to_bytes(region->zero_pages));
+}
+
 /* Hand REGION to the program. */
 static void *publish(struct region *region)
 {
@@ -155,8 +164,11 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
             if (region != NULL)
                 return publish(region);
         }
-        if (region == NULL)
+        if (region == NULL) {
             region = take_any(request, size);
+            if (region != NULL && options.populate && !zeroed)
+                populate(region);
+        }
         if (region == NULL)
             return NULL;
     }

@@ -30,6 +30,8 @@
     X(BOOL, thp, "ZK_NALLOC_THP", 1, 0, 1, "ask for transparent huge pages")   \
     X(BOOL, colour, "ZK_NALLOC_COLOUR", 1, 0, 1,                               \
       "start large regions at different cache sets")                           \
+    X(BOOL, populate, "ZK_NALLOC_POPULATE", 0, 0, 1,                           \
+      "fault new memory in at once, not page by page as it is touched")        \
     X(BOOL, sparse, "ZK_NALLOC_SPARSE", 1, 0, 1,                               \
       "serve zeroed memory of which little is used in small pages")            \
     X(PATH, stats_file, "ZK_NALLOC_STATS_FILE", 0, 0, 0,                       \

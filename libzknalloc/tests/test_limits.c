@@ -53,6 +53,19 @@ static void address_space_limit(void)
     CHECK(errno, ==, ENOMEM);
 }
 
+/* New memory is there before it is touched; where the kernel cannot do that, it
+ * comes as ever. */
+static void populated(void)
+{
+    size_t before = proc_status("RssAnon");
+    char *ptr = zkn_alloc(64 * MIB);
+    CHECK(proc_status("RssAnon") - before, >=, 63 * MIB);
+    zkn_free(ptr);
+    zkn_release_cache();
+    deny(SYS_madvise, 2, MADV_POPULATE_WRITE);
+    use(64 * MIB);
+}
+
 static void no_cache(void)
 {
     use(64 * MIB);
@@ -235,6 +248,7 @@ static const struct {
     {"no reservation", no_reservation, "ZK_NALLOC_RESERVE_BYTES", "0", 0, NULL},
     {"no room to reserve", no_reservation, NULL, NULL, 300 * MIB, NULL},
     {"little address space", address_space_limit, NULL, NULL, 1600 * MIB, NULL},
+    {"populated", populated, "ZK_NALLOC_POPULATE", "1", 0, NULL},
     {"no cache", no_cache, "ZK_NALLOC_CACHE_BYTES", "0", 0, NULL},
     {"small cache", small_cache, "ZK_NALLOC_CACHE_BYTES", "16M", 0, NULL},
     {"no huge pages", no_huge_pages, "ZK_NALLOC_THP", "off", 0, NULL},
