@@ -342,7 +342,7 @@ def _check(error: int) -> None:
 def _locked_bytes() -> int:
     """Return what this process has locked, as the kernel counts it."""
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
     for line in status.splitlines():
