@@ -24,18 +24,24 @@ from pkgutil import extend_path
 # compiled modules are those of the installed package.
 __path__ = extend_path(__path__, __name__)
 
+from zk_nalloc._arena import Arena, ArenaBuffer, Phase
 from zk_nalloc._buffer import Buffer, alloc
 from zk_nalloc._config import preload_path
 from zk_nalloc._control import Option, options, release_cache, soften_cache, stage_boundary
 from zk_nalloc._lib import version
+from zk_nalloc._secret import SecretBuf
 from zk_nalloc._stats import ClassStats, Stats, stats
 
 __version__ = version
 
 __all__ = [
+    "Arena",
+    "ArenaBuffer",
     "Buffer",
     "ClassStats",
     "Option",
+    "Phase",
+    "SecretBuf",
     "Stats",
     "__version__",
     "alloc",
