@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import pagedata
+from .compare import NOISE, UNKNOWN
 from .estimate import Verdict
 from .render import fact_rows, headline, verdict_sentence
 from .show_compare import cells, notes, who
@@ -59,7 +60,7 @@ def page(report: Report) -> str:
             "memory": pagedata.memory_chart(m),
             "strip": pagedata.thread_strip(m),
             "flame": flame,
-            "curve": None,
+            "curve": [(point.bytes, point.hit_rate) for point in getattr(e, "cache_curve", ())],
         },
         m=m,
         e=e,
@@ -78,7 +79,10 @@ def page(report: Report) -> str:
         classes=list(_classes(m)),
         time_label=_time_label(m),
         flame_note=_left_out(flame),
-        functions=asking(m)[:_FUNCTIONS] if m.cpu_s > 0 else [],
+        functions=[
+            (seconds, [pagedata.short(name) for name in chain])
+            for seconds, chain in (asking(m)[:_FUNCTIONS] if m.cpu_s > 0 else [])
+        ],
         threads=[
             (t, pagedata.managed_share(t.by_kind))
             for t in sorted(m.threads, key=lambda t: -t.cpu_s)[:_THREADS]
@@ -97,7 +101,7 @@ def comparison_page(found: Comparison) -> str:
         data={"groups": pagedata.NAMES, "flame": flame},
         before=who(found.before),
         after=who(found.after),
-        notes=list(notes(found)),
+        notes=list(notes(found, {NOISE: NOISE, UNKNOWN: UNKNOWN})),
         rows=[(row, cells(row)) for row in found.rows],
         flame_note=_left_out(flame),
     )

@@ -4,7 +4,7 @@
 A page stays below a megabyte whatever was measured: time is divided into at
 most `COLUMNS` columns, the busiest `THREADS` threads are drawn, and of stacks
 those that carry the most time, up to `NODES` frames and `LETTERS` letters of
-names.  What is left out is added up and named as such; tables and totals in
+names as they are written.  What is left out is added up and named as such; tables and totals in
 the text are made from the whole measurement.
 """
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
+
+from jinja2.utils import htmlsafe_json_dumps
 
 from .model import Kind
 from .words import GROUPS, MANAGING
@@ -192,9 +194,10 @@ class _Tree:
         at = 0
         for name in path:
             if name not in self._names:
-                if self._letters + len(name) > LETTERS:
+                letters = len(htmlsafe_json_dumps(name))
+                if self._letters + letters > LETTERS:
                     return None
-                self._letters += len(name)
+                self._letters += letters
                 self._names[name] = len(self.names)
                 self.names.append(name)
             key = (at, self._names[name])
