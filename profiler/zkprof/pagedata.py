@@ -103,6 +103,7 @@ def thread_strip(m: Measurement) -> dict[str, Any] | None:
                     table[rows[tid]][at] += part * s
     width = m.duration_s / columns
     return {
+        "full": max(1, *(_percent(s / width) for row in cpu for s in row)),
         "lanes": [_lane_name(lane) for lane in shown],
         "cpu": [[_percent(s / width) for s in row] for row in cpu],
         "mm": [[_percent(s / width) for s in row] for row in managed],
@@ -135,7 +136,9 @@ def _lanes(m: Measurement) -> list[list[ThreadTime]]:
 
 def _lane_name(lane: list[ThreadTime]) -> str:
     name = short(lane[0].comm) or "thread"
-    return f"{name} {lane[0].tid}" if len(lane) == 1 else f"{name}, {len(lane)} in turns"
+    return (
+        f"{name} {lane[0].tid}" if len(lane) == 1 else f"{name} \N{MULTIPLICATION SIGN} {len(lane)}"
+    )
 
 
 def flame(

@@ -202,5 +202,5 @@ def test_threads_in_turns_share_a_lane(made: Callable[..., Any]) -> None:
     threads = tuple(ThreadTime(100 + i, "step", 1.0, {}) for i in range(len(bins) // 20))
     strip = pagedata.thread_strip(dataclasses.replace(m, bins=bins, threads=threads))
     assert strip
-    assert strip["lanes"] == [f"step, {len(threads)} in turns"]
+    assert strip["lanes"] == [f"step \N{MULTIPLICATION SIGN} {len(threads)}"]
     assert min(strip["cpu"][0]) == 100
