@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import pagedata
+from .advice import advise
 from .compare import NOISE, UNKNOWN
 from .estimate import Verdict
 from .render import fact_rows, headline, verdict_sentence
@@ -75,7 +76,8 @@ def page(report: Report) -> str:
             for name, r in (("wall time", e.saving_wall), ("CPU time", e.saving_cpu))
         ],
         cards=list(_cards(report)),
-        advice=[{"text": _sentence(item.text), "command": item.command} for item in report.advice],
+        # Made anew: the advice on screen may hold the command's arguments.
+        advice=[{"text": _sentence(i.text), "command": i.command} for i in advise(m, e)],
         classes=list(_classes(m)),
         time_label=_time_label(m),
         flame_note=_left_out(flame),

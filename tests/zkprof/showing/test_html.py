@@ -204,3 +204,9 @@ def test_threads_in_turns_share_a_lane(made: Callable[..., Any]) -> None:
     assert strip
     assert strip["lanes"] == [f"step \N{MULTIPLICATION SIGN} {len(threads)}"]
     assert min(strip["cpu"][0]) == 100
+
+
+def test_arguments_are_not_written(made: Callable[..., Any]) -> None:
+    report = Report.of(made(), ["./prove", "--key", "hunter2"])
+    assert any("hunter2" in str(item.command) for item in report.advice)
+    assert "hunter2" not in page(report)

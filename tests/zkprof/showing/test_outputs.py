@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +85,6 @@ def test_clean_values_are_not_copied(full: Report) -> None:
 def test_the_screen_shows_hostile_names_harmlessly(
     capsys: pytest.CaptureFixture[str], evil: Report
 ) -> None:
-    import sys
-
     show(console(sys.stdout), screen(evil))
     text = capsys.readouterr().out
     assert all(c.isprintable() or c == "\n" for c in text)
@@ -253,6 +253,17 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     reader.join(10)
     assert read == ["through"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_an_open_file_is_written_to(tmp_path: Path, full: Report) -> None:
+    file = tmp_path / "r.json"
+    file.write_text(dump(full))
+    command = [sys.executable, "-m", "zkprof", "report", str(file), "--collapsed", "/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ";main;" in done.stdout
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run(command, stdout=out, check=True)
+    assert ";main;" in (tmp_path / "out").read_text()
 
 
 def test_under_sudo_it_is_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
