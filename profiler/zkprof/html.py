@@ -97,7 +97,7 @@ def page(report: Report) -> str:
 def comparison_page(found: Comparison) -> str:
     """Return a comparison as the text of an HTML file."""
     sides = [[cleaned(r.measurement) for r in side] for side in (found.after, found.before)]
-    flame = pagedata.flame(*sides)
+    flame = pagedata.flame(*sides, whole_runs=found.whole_runs)
     return render(
         "compare.html",
         data={"groups": pagedata.NAMES, "flame": flame},
@@ -105,6 +105,7 @@ def comparison_page(found: Comparison) -> str:
         after=who(found.after),
         notes=list(notes(found, {NOISE: NOISE, UNKNOWN: UNKNOWN})),
         rows=[(row, cells(row)) for row in found.rows],
+        whole_runs=found.whole_runs,
         flame_note=_left_out(flame),
     )
 

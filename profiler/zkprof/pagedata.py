@@ -142,9 +142,16 @@ def _lane_name(lane: list[ThreadTime]) -> str:
 
 
 def flame(
-    after: Sequence[Measurement], before: Sequence[Measurement] | None = None
+    after: Sequence[Measurement],
+    before: Sequence[Measurement] | None = None,
+    *,
+    whole_runs: bool = False,
 ) -> dict[str, Any] | None:
-    """Return the stacks as a tree; of two sides, as shares of each one's CPU time."""
+    """Return the stacks as a tree, with the time of one side or of two.
+
+    Times of two sides are shares of CPU time: of a run before where runs are
+    whole, so that what was saved is missing after; else of each side's own.
+    """
     sides = [after] if before is None else [after, before]
     weights: defaultdict[tuple[tuple[str, ...], str], list[float]] = defaultdict(
         lambda: [0.0] * len(sides)
@@ -161,6 +168,8 @@ def flame(
     if not weights:
         return None
     if before is not None:
+        if whole_runs:
+            totals[0] = totals[1] / len(before) * len(after)
         for pair in weights.values():
             pair[:] = [w / total if total else 0.0 for w, total in zip(pair, totals, strict=True)]
     comm = after[0].target.comm

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "zkprof-compare/1"
 
+_FEW = 4
 _STYLES = {"more": "bold red", "less": "bold green"}
 SIGNS = {NOISE: "~", UNKNOWN: "?"}
 
@@ -114,6 +115,8 @@ def notes(found: Comparison, signs: Mapping[str, str] = SIGNS) -> Iterator[str]:
             f"{signs[UNKNOWN]}: one run says nothing about the next; "
             "give several reports a side (--to)."
         )
+    if found.whole_runs and 1 < min(len(found.before), len(found.after)) < _FEW:
+        yield f"Few runs give wide intervals: {_FEW} or more a side narrow them."
     if len(found.before) == 1 or len(found.after) == 1:
         yield "Intervals are from within one window a side; runs may differ by more."
     if not found.whole_runs:

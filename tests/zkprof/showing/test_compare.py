@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from zkprof import pagedata
 from zkprof.cli import main
 from zkprof.compare import NOISE, UNKNOWN, Comparison, Row, _jackknife, _student, compare
 from zkprof.errors import Exit
@@ -128,6 +129,18 @@ def test_rates_vary_within_their_window() -> None:
 def test_student(freedom: float) -> None:
     known = {1: 12.706, 2.9: 4.303, 11: 2.228, 25: 2.086, 100: 2.0, 5000: 1.962, math.inf: 1.96}
     assert _student(freedom) == known.get(freedom, 12.706)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_stacks_are_weighed_by_what_is_compared(made: Make, *, whole: bool) -> None:
+    m = made()
+    kept = tuple(s for s in m.stacks if s.kind is not Kind.FAULT_ANON)
+    after = dataclasses.replace(m, stacks=kept, cpu_s=0.68 * m.cpu_s)
+    flame = pagedata.flame([after, after], [m], whole_runs=whole)
+    assert flame
+    sums = [sum(leaf[i] for leaf in flame["leaves"]) for i in (2, 3)]
+    # Of whole runs the saving is missing; of windows each side is all of its time.
+    assert sums == [pytest.approx(0.68 if whole else 1.0, abs=1e-3), pytest.approx(1, abs=1e-3)]
 
 
 def test_nothing_to_compare(made: Make) -> None:
