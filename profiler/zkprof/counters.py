@@ -65,7 +65,7 @@ class Watched:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._process = Process(pid)
-        self.comm = self._process.thread_name(pid)
+        self.comm = self._process.stat().comm
 
     def __enter__(self) -> Self:
         return self
