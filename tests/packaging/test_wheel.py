@@ -84,11 +84,23 @@ def test_file_list(unpacked: Path) -> None:
     files = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
     assert files == ZK_NALLOC
     tops = {path.name for path in unpacked.iterdir()}
-    assert tops == {"zk_nalloc", "zkprof", f"zk_nalloc-{zk_nalloc.version}.dist-info"}
+    name = f"zk_nalloc-{zk_nalloc.version}"
+    assert tops == {"zk_nalloc", "zkprof", f"{name}.data", f"{name}.dist-info"}
+    data = unpacked / f"{name}.data" / "data"
+    files = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
+    assert files == {"share/man/man1/zkprof.1"}
 
 
 def test_zkprof_is_complete(wheel: Path, unpacked: Path) -> None:
-    for file in ("cli.py", "py.typed", "_native.abi3.so"):
+    for file in (
+        "cli.py",
+        "py.typed",
+        "_native.abi3.so",
+        "data/zkprof-1.schema.json",
+        "data/report.html",
+        "data/page.css",
+        "data/flame.js",
+    ):
         assert (unpacked / "zkprof" / file).is_file()
     demo = "zkprof/bin/zkprof-demo-prover"
     assert is_elf(unpacked / demo)

@@ -39,13 +39,16 @@ def run(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise ZkprofError("what is to be run? zkprof run [-d SECONDS] -- CMD [ARG ...]")
-    gate = False
+    failed = Exit.OK
     # Standard output is the command's; the report goes to stderr.
     with outputs.Outputs(args, to=sys.stderr) as output, Child(command) as child:
         try:
             m = watch(child.pid, args.duration or math.inf, args.rate, out=None, title="")
-            gate = output.write(Report.of(m, command)) is Exit.GATE
+            if output.write(Report.of(m, command)) is Exit.GATE:
+                failed = Exit.GATE
         except ZkprofError as error:
             sys.stderr.write(f"zkprof: {clean(str(error))}\n")
+            # A condition that nothing was measured for is not one that held.
+            failed = error.exit_code if args.fail_on else Exit.OK
         code = child.wait()
-    return Exit.GATE if gate else code
+    return failed or code
