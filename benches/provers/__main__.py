@@ -14,7 +14,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from . import profile, report
 from .record import record
 from .registry import PROVERS, Prover
 from .runner import Run, RunFailed, Workload, usable_cpus
-from .tools import InstallFailed, Missing, default_cache
+from .tools import CSources, InstallFailed, Missing, default_cache
 
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
 
@@ -140,8 +140,9 @@ def measure(
                 if f"{prover.name} on {name}" in session.failed:
                     continue
                 try:
-                    runs.append(workload.run(name, proofs, variables, progress))
-                except RunFailed as error:
+                    one, chosen_variables = linked(workload, variables, args.cache)
+                    runs.append(one.run(name, proofs, chosen_variables, progress))
+                except (Missing, InstallFailed, RunFailed) as error:
                     session.note(session.failed, f"{prover.name} on {name}", error)
         if not runs:
             return
@@ -154,6 +155,18 @@ def measure(
     if prover.name in session.profiles:
         screen = session.profiles[prover.name]["screen"]
         session.console.print(screen, markup=False, soft_wrap=True)
+
+
+def linked(
+    workload: Workload, variables: dict[str, str], cache: Path
+) -> tuple[Workload, dict[str, str]]:
+    """Where our library is to be preloaded into a program that can link it, link it."""
+    tool = workload.prover.tool
+    preload = variables.get("LD_PRELOAD", "")
+    if not isinstance(tool, CSources) or Path(preload).name != "libzknalloc_preload.so":
+        return workload, variables
+    others = {k: v for k, v in variables.items() if k != "LD_PRELOAD"}
+    return replace(workload, installed=tool.linked(cache, Path(preload))), others
 
 
 def ask_zkprof(
