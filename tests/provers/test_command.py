@@ -221,7 +221,7 @@ def test_csv_has_one_line_for_each_proof(tmp_path: Path) -> None:
     assert lines[6].startswith("groth16,8,1,glibc,1,2,2.0")
 
 
-def test_predictions_are_held_against_what_happened(tmp_path: Path) -> None:
+def test_predictions_are_held_against_what_happened() -> None:
     from benches.provers import profile
     from benches.provers.report import summarise
     from benches.provers.runner import Proof, Run
