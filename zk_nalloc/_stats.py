@@ -26,14 +26,9 @@ def _rate(hits: int, misses: int) -> float | None:
 
 def _bytes(number: int) -> str:
     """Write a number of bytes, which may be negative, for people."""
-    value = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:  # noqa: PLR2004 - what the units are steps of
-            break
-        value /= 1024
-    else:
-        unit = "TiB"
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    power = min(max(abs(number).bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{number / 1024**power:.{min(power, 1)}f} {units[power]}"
 
 
 def _percent(rate: float | None) -> str:
@@ -204,7 +199,9 @@ class Stats:
 
 
 _COUNTERS = tuple(
-    field.name for field in dataclasses.fields(Stats) if field.name not in {"cache_bytes", "classes"}
+    field.name
+    for field in dataclasses.fields(Stats)
+    if field.name not in {"cache_bytes", "classes"}
 )
 _BYTES = frozenset(
     {name for name in _COUNTERS if name.startswith("bytes_") or name.endswith(("_now", "_peak"))}
@@ -218,7 +215,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     if not rows:
         return ""
     lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>"]
-    lines += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
+    lines += [
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    ]
     return f"<table>{''.join(lines)}</table>"
 
 
@@ -275,7 +274,8 @@ class StatsDelta:
         return repr(self.stats).replace("<Stats:", "<StatsDelta:", 1)
 
     def _repr_html_(self) -> str:
-        return self.stats._repr_html_()  # noqa: SLF001 - what notebooks look for
+        return self.stats._repr_html_()
+
 
 def stats() -> Stats:
     """Read the counters of the cache that this process has.
