@@ -76,7 +76,7 @@ static PyObject *usual_capsule;
  * inside of a region; these are none. */
 static inline bool is_region(const void *ptr)
 {
-    return zkn_owns(ptr) && ((uintptr_t)ptr & 63) == 0;
+    return ((uintptr_t)ptr & 63) == 0 && zkn_owns(ptr);
 }
 
 /* PTR as the cache gave it, or NULL where the system served instead: that
