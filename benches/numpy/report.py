@@ -28,10 +28,10 @@ __all__ = ["BASE", "LEGEND", "Row", "Verdict", "document", "judge", "summarise",
 BASE = "glibc"
 
 LEGEND = """\
-ms: CPU time of a warm round, and how far the processes were apart; speed: of
-glibc's time to this, 1.50 is half as fast again; faults: page faults of a warm
-round; cold: of the first; peak: resident MiB, Python and input included; limit: the same
-work on arrays that are there already, which no allocator can beat."""
+ms: CPU time of a warm round; ±: how far processes were apart; speed: glibc's
+time over this, 1.50 is half as fast again; faults: page faults of a warm round;
+cold: of the first; peak: resident MiB, Python and input included; limit: the
+same work on arrays that are there already, which no allocator can beat."""
 
 BIG = 32 << 20
 MUST_GAIN = 1.5
