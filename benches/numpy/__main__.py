@@ -18,11 +18,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benches.allocators import REGISTRY, Allocator, Found, find
 from benches.numpy import report
 from benches.numpy.runner import INSTALL, LIMIT, Failed, Run, run_all
 from benches.numpy.workloads import CASES, Case
-from benches.provers.allocators import Allocator, allocators
-from benches.provers.tools import Missing, default_cache
 
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
 
@@ -47,18 +46,23 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def known_allocators() -> dict[str, Allocator]:
-    """Return every setting by name; ours is one where nothing is preloaded."""
-    install = Allocator(INSTALL, "zk_nalloc.numpy.install()", lambda _: None)
-    limit = Allocator(LIMIT, "the work alone, on arrays that are there", lambda _: None)
-    return {LIMIT: limit, **allocators(), INSTALL: install}
+OWN = {
+    LIMIT: Allocator(LIMIT, "the work alone, on arrays that are there", LIMIT),
+    INSTALL: Allocator(INSTALL, "zk_nalloc.numpy.install(), nothing preloaded", INSTALL),
+}
+"""What the worker itself does, besides the allocators of other benchmarks."""
 
 
-def chosen(names: Sequence[str], known: Sequence[str], kind: str) -> list[str]:
-    """Check names; all where none is given."""
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"unknown {kind} {', '.join(unknown)}: choose from {', '.join(known)}")
-    return list(names or known)
+def chosen_cases(names: Sequence[str]) -> list[Case]:
+    """Look cases up; all of them where none is named."""
+    if unknown := [name for name in names if name not in CASES]:
+        raise ValueError(f"unknown case {', '.join(unknown)}: choose from {', '.join(CASES)}")
+    return [CASES[name] for name in names or CASES]
+
+
+def chosen_allocators(names: Sequence[str]) -> list[Found]:
+    """Look allocators up, ours and those that can be preloaded."""
+    return [Found(OWN[name]) if name in OWN else find([name])[0] for name in names]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,28 +70,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = parser()
     args = made.parse_args(argv)
     console = Console(highlight=False)
-    known = known_allocators()
     if args.list:
         for case in CASES.values():
             console.print(f"[bold]{case.name}[/]  {case.what}")
         console.print()
-        for allocator in known.values():
+        for allocator in (*OWN.values(), *REGISTRY.values()):
+            if allocator.crate:  # a program of its own, nothing to preload
+                continue
             console.print(f"[bold]{allocator.name}[/]  {allocator.title}")
         return OK
     try:
-        cases = [CASES[name] for name in chosen(args.cases, list(CASES), "case")]
-        wanted = chosen(args.allocators.split(","), list(known), "allocator")
+        cases = chosen_cases(args.cases)
+        wanted = chosen_allocators(args.allocators.split(","))
+        if crates := [found.allocator.name for found in wanted if found.allocator.crate]:
+            raise ValueError(f"{', '.join(crates)}: Rust crates cannot be preloaded")
         if args.repetitions < 1 or args.rounds < 2:
             raise ValueError("--repetitions needs 1 or more, --rounds 2: the first is cold")
     except ValueError as error:
         made.error(str(error))  # exits with 2
-    missing: dict[str, str] = {}
-    settings: dict[str, dict[str, str]] = {}
-    for name in wanted:
-        try:
-            settings[name] = known[name].environment(default_cache())
-        except Missing as error:
-            missing[name] = str(error)
+    missing = {found.allocator.name: found.missing for found in wanted if found.missing}
+    settings = {found.allocator.name: found.variables() for found in wanted if not found.missing}
     present: list[Case] = []
     for case in cases:
         if case.needs and importlib.util.find_spec(case.needs) is None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
+from benches.allocators import without_settings
 from benches.numpy.workloads import Case
-from benches.provers.allocators import clean_environment
 
 __all__ = ["INSTALL", "LIMIT", "Failed", "Run", "run_all"]
 
@@ -82,7 +82,7 @@ def _measure(
         os.sched_setaffinity(0, {max(allowed)})  # inherited; interrupts prefer the first
         done = subprocess.run(
             command,
-            env=clean_environment() | dict(variables),
+            env=without_settings(os.environ) | dict(variables),
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,

@@ -117,7 +117,11 @@ def test_command(tmp_path: Path, root: Path) -> None:
     ("arguments", "message"),
     [
         (["nonesuch"], "unknown case nonesuch: choose from float-16K"),
-        (["float-1M", "--allocators", "dlmalloc"], "unknown allocator dlmalloc: choose from"),
+        (
+            ["float-1M", "--allocators", "dlmalloc"],
+            "no allocator is called 'dlmalloc'; known are: ",
+        ),
+        (["--allocators", "rust-mimalloc"], "rust-mimalloc: Rust crates cannot be preloaded"),
         (["--rounds", "1"], "--rounds 2: the first is cold"),
     ],
 )
