@@ -14,6 +14,7 @@ class _ClassStats(Protocol):
 
 class _Stats(Protocol):
     size: int
+    cache_bytes: int
     classes: Sequence[_ClassStats]
 
 class _FFI:
