@@ -198,4 +198,6 @@ class _Run:
             bins=found.bins,
             library=self._counters,
             exited=self._ended,
+            frames=found.frames,
+            stacks=found.stacks,
         )

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from .errors import NotPermittedError, TargetGoneError
@@ -76,6 +77,8 @@ class Mapping:
     inode: int
     path: str
     """Empty for anonymous memory, ``[heap]`` and the like for special ones."""
+    offset: int = 0
+    """Where in the file it starts."""
 
     @property
     def file_backed(self) -> bool:
@@ -113,8 +116,8 @@ def parse_status(text: str) -> dict[str, str]:
 
 
 _MAPS_LINE = re.compile(
-    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<perms>\S{4}) [0-9a-f]+ \S+ (?P<inode>\d+)"
-    r"\s*(?P<path>.*)"
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<perms>\S{4}) (?P<offset>[0-9a-f]+) \S+"
+    r" (?P<inode>\d+)\s*(?P<path>.*)"
 )
 
 
@@ -127,6 +130,7 @@ def parse_maps(text: str) -> list[Mapping]:
             perms=m["perms"],
             inode=int(m["inode"]),
             path=m["path"],
+            offset=int(m["offset"], 16),
         )
         for m in map(_MAPS_LINE.match, text.splitlines())
         if m
@@ -231,6 +235,32 @@ class Process:
         """
         flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         return os.fdopen(os.open(name, flags, dir_fd=self._dir), "rb")
+
+    def open_mapped(self, mapping: Mapping) -> BinaryIO | None:
+        """Open the file that is mapped there; None where it cannot be had.
+
+        By its place in memory (which needs privilege, and finds deleted files
+        too), else by its path as the target sees it; then it must be the same
+        file.  Nothing but a regular file is ever opened: opening a device has
+        consequences.
+        """
+        names = [f"map_files/{mapping.start:x}-{mapping.end:x}"]
+        if not mapping.path.endswith(" (deleted)"):
+            names.append(f"root{mapping.path}")
+        for name in names:
+            with suppress(OSError):
+                # O_PATH opens nothing yet.  The links in map_files lead to
+                # the mapped file itself; a link at the end of a path is none
+                # of the files that are mapped.
+                follow = 0 if name.startswith("map_files") else os.O_NOFOLLOW
+                fd = os.open(name, os.O_PATH | os.O_CLOEXEC | follow, dir_fd=self._dir)
+                try:
+                    facts = os.fstat(fd)
+                    if S_ISREG(facts.st_mode) and facts.st_ino == mapping.inode:
+                        return Path(f"/proc/self/fd/{fd}").open("rb")
+                finally:
+                    os.close(fd)
+        return None
 
     def _text(self, name: str) -> str:
         return self.read(name).decode("utf-8", "replace")

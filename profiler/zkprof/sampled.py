@@ -15,10 +15,11 @@ from .calibrate import page_cost, sample_cost_s
 from .classify import ATTRIBUTED_FAULTS, Classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
 from .sampler import BIN_S, open_sampler
+from .stacks import Names, Spaces, stack_times
 from .window import Findings, ThreadNames
 
 if TYPE_CHECKING:
-    from .model import MemoryPoint
+    from .model import MemoryPoint, StackTime
     from .procfs import Process
 
 Seconds = dict[Kind, float]
@@ -65,13 +66,18 @@ class SampledWindow:
         self._bins: Bins = defaultdict(lambda: defaultdict(Counter))
         self._overlays: Counter[str] = Counter()
         self._sampler, self._notes = open_sampler(process.pid, rate_hz, self._classifier)
+        self._spaces = Spaces(process)
+        self._frames = Names(self._spaces)
+        self._spaces.supply(self._sampler)
 
     def close(self) -> None:
         """Stop sampling."""
         self._sampler.close()
+        self._spaces.close()
 
     def wait(self, timeout_s: float) -> None:
         """Read samples for up to `timeout_s`."""
+        self._spaces.supply(self._sampler)
         self._sampler.drain(timeout_s)
 
     def update(self) -> None:
@@ -109,7 +115,7 @@ class SampledWindow:
             bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, block, anon))
             blocks.append(block)
         threads = [
-            ThreadTime(tid, self._names.of(tid), sum(kinds.values()), kinds)
+            ThreadTime(tid, self._names.of(tid, self._sampler), sum(kinds.values()), kinds)
             for tid, kinds in by_thread.items()
         ]
         return Findings(
@@ -125,7 +131,27 @@ class SampledWindow:
             ns_per_fault=page_cost().touch_ns,
             overhead=self._rate_hz * self._cost_s,
             notes=(*self._notes, *self._doubts(cpu_s)),
+            stacks=self._stacks(scale, split),
+            frames=tuple(self._frames.frames),
         )
+
+    def _stacks(self, scale: float, split: Seconds) -> tuple[StackTime, ...]:
+        """Return where each class's time went, divided as the classes are."""
+        paths = self._frames.update(self._sampler)
+        found: defaultdict[tuple[int, tuple[int, ...]], Counter[Kind]] = defaultdict(Counter)
+        for stack in self._sampler.stacks():
+            copied = stack.kind is Kind.FAULT_COW and self._alone
+            kind = Kind.FAULT_ANON if copied else stack.kind
+            found[stack.tid, paths[stack.node]][kind] += stack.count
+        counted = []
+        for (tid, frames), kinds in found.items():
+            # A fault of no visible kind is of those that were seen at its
+            # place, or else of those seen anywhere.
+            here = {k: kinds[k] for k in ATTRIBUTED_FAULTS if kinds[k]}
+            own = {k: n / sum(here.values()) for k, n in here.items()}
+            for kind, seconds in _seconds(kinds, scale, own or split).items():
+                counted.append((tid, kind, frames, seconds, kinds[kind]))
+        return stack_times(counted)
 
     def _doubts(self, cpu_s: float) -> list[str]:
         counts = self._sampler.counts

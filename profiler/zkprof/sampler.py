@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import resource
 import struct
 import time
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ._native import ffi, lib
 from .classify import KINDS, Classifier
 from .model import Kind
+from .procfs import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 BIN_S = 0.1
@@ -31,6 +34,11 @@ BIN_S = 0.1
 
 _CELL = struct.Struct("=iIIIQ")
 _STACK = struct.Struct("=iIIIQ")
+_NODE = struct.Struct("=QII")
+
+# A ring must hold the copied stacks of a quarter of a second.
+_RING_BYTES = 512 * 1024
+_STACK_LIMITS = (256, 8192)
 
 
 class PerfUnavailableError(Exception):
@@ -48,6 +56,19 @@ class PerfUnavailableError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def stack_bytes(rate_hz: float) -> int:
+    """Return how much of the stack each sample should bring along.
+
+    Call frame information of other processors than x86-64 is not read; there
+    the kernel's walk by frame pointers has to do.
+    """
+    if platform.machine() != "x86_64":
+        return 0
+    low, high = _STACK_LIMITS
+    fits = int(_RING_BYTES / (rate_hz * 0.25))
+    return max(low, min(high, 1 << (max(fits, 1).bit_length() - 1)))
 
 
 class Scope(IntEnum):
@@ -74,9 +95,71 @@ class Stack:
 
     tid: int
     kind: Kind
-    frames: tuple[int, ...]
-    """Addresses, innermost first; empty where none were recorded."""
+    node: int
+    """The innermost frame, an index into `Sampler.nodes`; 0 where none is known."""
     count: int
+
+
+class Node(NamedTuple):
+    """A frame under its caller."""
+
+    ip: int
+    """An address of the process, or of the file where `module` is not 0."""
+    parent: int
+    """Its caller's index, 0 for the outermost frame."""
+    module: int
+
+
+def chain(nodes: Sequence[Node], node: int) -> tuple[int, ...]:
+    """Return the addresses from `node` outwards."""
+    path = []
+    while node:
+        path.append(nodes[node].ip)
+        node = nodes[node].parent
+    return tuple(path)
+
+
+class Map(NamedTuple):
+    """A stretch of a process's memory, for `Sampler.set_maps`."""
+
+    start: int
+    end: int
+    bias: int
+    """Addresses of the process minus those of the file."""
+    module: int
+    """The number of the file, 0 for none."""
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallFrames:
+    """The sections .eh_frame_hdr and .eh_frame of an ELF file, and their addresses."""
+
+    hdr: bytes
+    hdr_vaddr: int
+    frames: bytes
+    frames_vaddr: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tracepoints:
+    """The numbers that this kernel gives its tracepoints; 0 for none."""
+
+    syscalls: int
+    lock: int
+    locked: int
+
+
+class RawTraffic(NamedTuple):
+    """What tracepoints have counted; see ``zkp_traffic_t``."""
+
+    calls: tuple[int, ...]
+    """mmap, munmap, madvise, brk, mremap."""
+    mapped: int
+    unmapped: int
+    advised: int
+    waited_s: float
+    waits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +174,12 @@ class Counts:
     kernel: int
     no_entry: int
     """Kernel call chains without any known way into the kernel."""
+    complete: int
+    """User-mode call chains that reach the outermost frame."""
+    guessed: int
+    """Those found by frame pointers, at least in part."""
+    unmapped: int
+    """Those with an address in no known mapping."""
     threads: int
     events: int
 
@@ -115,6 +204,14 @@ class Sampler:
         number is compared with the clock.
     start_ns
         ``time.monotonic_ns()`` at the start of time slice 0; None for now.
+    follow
+        Sample its child processes too.
+    learn
+        Keep the kernel's call chains as stacks, in place of the program's.
+    faults
+        Sample not CPU time but every so many page faults in user mode.
+    trace
+        Sample not CPU time but count what passes these tracepoints.
 
     Raises
     ------
@@ -131,6 +228,10 @@ class Sampler:
         scope: Scope = Scope.TASKS,
         jitter: bool = True,
         start_ns: int | None = None,
+        follow: bool = False,
+        learn: bool = False,
+        faults: int = 0,
+        trace: Tracepoints | None = None,
     ) -> None:
         self.scope = scope
         self.start_ns = time.monotonic_ns() if start_ns is None else start_ns
@@ -141,15 +242,29 @@ class Sampler:
             {
                 "pid": pid,
                 "scope": scope,
-                "kernel": classifier is not None,
+                "event": lib.ZKP_EVENT_TRACE
+                if trace
+                else lib.ZKP_EVENT_PAGE_FAULTS
+                if faults
+                else lib.ZKP_EVENT_CPU_CLOCK,
+                "follow": follow,
+                "kernel": classifier is not None or learn,
+                "keep_kernel": learn,
                 "jitter": jitter,
+                "stack_bytes": 0 if learn or trace else stack_bytes(rate_hz),
                 "rate_hz": rate_hz,
+                "faults": faults,
+                "trace_syscalls": trace.syscalls if trace else 0,
+                "trace_lock": trace.lock if trace else 0,
+                "trace_locked": trace.locked if trace else 0,
                 "start_ns": self.start_ns,
                 "bin_ns": round(BIN_S * 1e9),
                 "classifier": classifier.handle if classifier else ffi.NULL,
                 "overlay_roles": classifier.rules.overlay_roles if classifier else 0,
                 "entry_roles": classifier.rules.entry_roles if classifier else 0,
-                "user_kind": KINDS.index(Kind.USER),
+                "user_kind": KINDS.index(Kind.FAULT_ANON if faults else Kind.USER),
+                "file_kind": KINDS.index(Kind.FAULT_FILE),
+                "lost_kind": KINDS.index(Kind.FAULT_OTHER),
             },
         )
         out = ffi.new("zkp_sampler_t **")
@@ -195,26 +310,75 @@ class Sampler:
         ]
 
     def stacks(self) -> list[Stack]:
-        """Return the user-mode call chains of all samples so far."""
-        nodes = ffi.new("zkp_node_t **")
-        lib.zkp_sampler_nodes(self._handle, nodes)
+        """Return the call chains of all samples so far; `nodes` has their frames."""
         n = lib.zkp_sampler_stacks(self._handle)
         out = ffi.new("zkp_stack_t[]", max(n, 1))
         n = lib.zkp_sampler_copy_stacks(self._handle, out)
-
-        def frames(node: int) -> tuple[int, ...]:
-            path = []
-            while node:
-                path.append(nodes[0][node].ip)
-                node = nodes[0][node].parent
-            return tuple(path)
-
         return [
-            Stack(tid, KINDS[kind], frames(node), count)
+            Stack(tid, KINDS[kind], node, count)
             for tid, kind, node, _, count in _STACK.iter_unpack(
                 bytes(ffi.buffer(out, n * _STACK.size))
             )
         ]
+
+    def nodes(self, start: int = 0) -> list[Node]:
+        """Return the frames that call chains are made of, from index `start` on."""
+        nodes = ffi.new("zkp_node_t **")
+        n = lib.zkp_sampler_nodes(self._handle, nodes)
+        if n <= start:
+            return []
+        size = _NODE.size
+        data = bytes(ffi.buffer(nodes[0] + start, (n - start) * size))
+        return [Node(*node) for node in _NODE.iter_unpack(data)]
+
+    def enable(self, *, on: bool) -> None:
+        """Let events count or not; they do from the start on."""
+        lib.zkp_sampler_enable(self._handle, on)
+
+    def name(self, tid: int) -> str:
+        """Return the name of a thread that was seen to start or be named, or ""."""
+        return printable(
+            ffi.string(lib.zkp_sampler_name(self._handle, tid)).decode("utf-8", "replace")
+        )
+
+    def pids(self, *, stale: bool = False) -> list[int]:
+        """Return the processes seen so far, the target first.
+
+        With `stale`, those only whose mappings are to be read (again).
+        """
+        n = lib.zkp_sampler_pids(self._handle, stale, ffi.NULL, 0)
+        out = ffi.new("int32_t[]", max(n, 1))
+        n = min(n, lib.zkp_sampler_pids(self._handle, stale, out, n))
+        return [out[i] for i in range(n)]
+
+    def add_module(self, cfi: CallFrames | None) -> int:
+        """Hand over a file's call frame information; return the file's number."""
+        c = ffi.new("zkp_cfi_t *")
+        if cfi:
+            c.hdr, c.hdr_len = ffi.from_buffer("uint8_t[]", cfi.hdr), len(cfi.hdr)
+            c.frames, c.frames_len = ffi.from_buffer("uint8_t[]", cfi.frames), len(cfi.frames)
+            c.hdr_vaddr, c.frames_vaddr = cfi.hdr_vaddr, cfi.frames_vaddr
+        number: int = lib.zkp_sampler_add_module(self._handle, c)
+        if number < 0:
+            raise MemoryError
+        return number
+
+    def set_maps(self, pid: int, maps: Sequence[Map]) -> None:
+        """Hand over a process's mappings, sorted by address."""
+        rc = lib.zkp_sampler_set_maps(
+            self._handle, pid, ffi.new("zkp_map_t[]", [tuple(m) for m in maps]), len(maps)
+        )
+        if rc:
+            raise OSError(-rc, os.strerror(-rc))
+
+    @property
+    def traffic(self) -> RawTraffic:
+        """What the tracepoints have counted."""
+        t = ffi.new("zkp_traffic_t *")
+        lib.zkp_sampler_traffic(self._handle, t)
+        return RawTraffic(
+            tuple(t.calls), t.mapped, t.unmapped, t.advised, t.waited_ns / 1e9, t.waits
+        )
 
     @property
     def counts(self) -> Counts:
@@ -222,7 +386,17 @@ class Sampler:
         c = ffi.new("zkp_sampler_counts_t *")
         lib.zkp_sampler_counts(self._handle, c)
         return Counts(
-            c.samples, c.lost, c.throttled, c.foreign, c.kernel, c.no_entry, c.threads, c.events
+            samples=c.samples,
+            lost=c.lost,
+            throttled=c.throttled,
+            foreign=c.foreign,
+            kernel=c.kernel,
+            no_entry=c.no_entry,
+            complete=c.complete,
+            guessed=c.guessed,
+            unmapped=c.unmapped,
+            threads=c.threads,
+            events=c.events,
         )
 
 
@@ -232,6 +406,7 @@ def open_sampler(
     classifier: Classifier | None,
     *,
     start_ns: int | None = None,
+    follow: bool = False,
 ) -> tuple[Sampler, list[str]]:
     """Attach to `pid` as well as possible; also return what to tell the user.
 
@@ -245,7 +420,14 @@ def open_sampler(
     # clock, so none may be thrown away.
     jitter = classifier is not None
     try:
-        sampler = Sampler(pid, rate_hz, classifier=classifier, jitter=jitter, start_ns=start_ns)
+        sampler = Sampler(
+            pid,
+            rate_hz,
+            classifier=classifier,
+            jitter=jitter,
+            start_ns=start_ns,
+            follow=follow,
+        )
     except PerfUnavailableError as error:
         if error.errno != errno.EMFILE:
             raise
@@ -259,6 +441,7 @@ def open_sampler(
             scope=Scope.CPUS,
             jitter=jitter,
             start_ns=start_ns,
+            follow=follow,
         )
     except PerfUnavailableError as error:
         raise PerfUnavailableError(errno.EMFILE, _explain(errno.EMFILE, kernel=True)) from error

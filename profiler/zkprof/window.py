@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .model import Bin, Kind, MemoryPoint, Share, ThreadTime, Tier
+    from .model import Bin, Frame, Kind, MemoryPoint, Share, StackTime, ThreadTime, Tier
     from .procfs import Process
+    from .sampler import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Findings:
     ns_per_fault: float
     overhead: float
     notes: tuple[str, ...]
+    frames: tuple[Frame, ...] = ()
+    stacks: tuple[StackTime, ...] = ()
 
 
 class Window(Protocol):
@@ -51,7 +54,11 @@ class Window(Protocol):
 
 
 class ThreadNames:
-    """Names of threads, asked for while the threads live."""
+    """Names of threads, asked for while the threads live.
+
+    Those that lived too briefly to be asked about have the names that the
+    sampler saw them get.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -62,6 +69,6 @@ class ThreadNames:
         if not self._names.get(tid):
             self._names[tid] = self._process.thread_name(tid)
 
-    def of(self, tid: int) -> str:
-        """Return the name, "" if the thread ended before it was asked for."""
-        return self._names.get(tid, "")
+    def of(self, tid: int, sampler: Sampler) -> str:
+        """Return the name, "" if it is not known."""
+        return self._names.get(tid) or sampler.name(tid)

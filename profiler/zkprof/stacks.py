@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Where the time goes: from addresses on stacks to functions with names.
+
+`Spaces` keeps a sampler supplied with what it needs to walk stacks: what is
+mapped where in each process, and the call frame information of those files.
+`Stacks` turns what the sampler has counted into the frames and stack times of
+a `Measurement`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from ._native import lib
+from .errors import ZkprofError
+from .model import Frame, Kind, StackTime
+from .procfs import Mapping, Process, printable
+from .sampler import Map
+from .symbols import Module, vdso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .sampler import Node, Sampler
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 8.0
+_MAX_MODULES = 4096
+
+
+class Spaces:
+    """What is mapped in the processes that one or more samplers sample.
+
+    Parameters
+    ----------
+    process
+        The target; other processes are opened while they are read.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        # By device-independent identity: an inode number and a name.
+        self._modules: dict[tuple[int, str], Module] = {}
+        self._numbers: dict[int, dict[tuple[int, str], int]] = defaultdict(dict)
+        self._of_number: dict[int, dict[int, Module]] = defaultdict(dict)
+        # pid -> when to read its maps again at the earliest, and how long
+        # to wait after that.
+        self._next: dict[int, tuple[float, float]] = {}
+        self._vdso = vdso()
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for module in self._modules.values():
+            module.close()
+
+    def supply(self, sampler: Sampler) -> None:
+        """Read the mappings of processes about which the sampler's are old."""
+        now = time.monotonic()
+        for pid in sampler.pids(stale=True):
+            due, wait = self._next.get(pid, (0.0, _FIRST_WAIT_S))
+            if now < due:
+                continue
+            # Reading holds up the target's own mapping calls: ever more rarely.
+            self._next[pid] = (now + wait, min(2 * wait, _LONGEST_WAIT_S))
+            try:
+                if pid == self._process.pid:
+                    self._hand_over(sampler, self._process)
+                else:
+                    with Process(pid) as process:
+                        self._hand_over(sampler, process)
+            except (ZkprofError, OSError):
+                continue  # it has ended
+
+    def _hand_over(self, sampler: Sampler, process: Process) -> None:
+        maps: list[Map] = []
+        for m in process.maps():
+            if maps and m.start < maps[-1].end:
+                continue  # changed while it was being read
+            flags = lib.ZKP_MAP_FILE if m.file_backed else 0
+            number, bias = 0, 0
+            if "x" in m.perms:
+                flags |= lib.ZKP_MAP_EXEC
+                number, bias = self._number(sampler, process, m)
+            maps.append(Map(m.start, m.end, bias, number, flags))
+        sampler.set_maps(process.pid, maps)
+
+    def _number(self, sampler: Sampler, process: Process, m: Mapping) -> tuple[int, int]:
+        """Return a file's number in a sampler, 0 for none, and where it is mapped."""
+        key = (m.inode, m.path)
+        module = self._modules.get(key)
+        if module is None:
+            if len(self._modules) >= _MAX_MODULES:
+                return 0, 0
+            module = self._read(process, m)
+            if module is None:
+                return 0, 0
+            self._modules[key] = module
+        bias = module.bias(m.start, m.offset)
+        if bias is None:
+            return 0, 0
+        numbers = self._numbers[id(sampler)]
+        if key not in numbers:
+            numbers[key] = sampler.add_module(module.call_frames)
+            self._of_number[id(sampler)][numbers[key]] = module
+        return numbers[key], bias % (1 << 64)
+
+    def _read(self, process: Process, m: Mapping) -> Module | None:
+        if m.path == "[vdso]":
+            return self._vdso
+        if not m.file_backed:
+            return None
+        name = printable(m.path.removesuffix(" (deleted)").rsplit("/", 1)[-1])
+        file = process.open_mapped(m)
+        if file is None:
+            return None
+        return Module(name, file)
+
+    def module(self, sampler: Sampler, number: int) -> Module | None:
+        """Return the file that a sampler knows by this number."""
+        return self._of_number[id(sampler)].get(number)
+
+
+class Names:
+    """The frames of a measurement: functions, each with a number.
+
+    Parameters
+    ----------
+    spaces
+        Where addresses lead.
+    """
+
+    def __init__(self, spaces: Spaces) -> None:
+        self._spaces = spaces
+        self.frames: list[Frame] = []
+        self._index: dict[Frame, int] = {}
+        self._nodes: dict[int, list[Node]] = defaultdict(list)
+        self._paths: dict[int, list[tuple[int, ...]]] = defaultdict(lambda: [()])
+        self.jit: Callable[[int], Frame | None] = lambda _: None
+
+    def number(self, frame: Frame) -> int:
+        """Return a frame's index in `frames`."""
+        if frame not in self._index:
+            self._index[frame] = len(self.frames)
+            self.frames.append(frame)
+        return self._index[frame]
+
+    def update(self, sampler: Sampler) -> list[tuple[int, ...]]:
+        """Return, for each of a sampler's nodes, the frames from outermost to it."""
+        nodes, paths = self._nodes[id(sampler)], self._paths[id(sampler)]
+        nodes += sampler.nodes(len(nodes))
+        # A node's parent has always been there before it; number 0 is none.
+        for node in nodes[len(paths) :]:
+            frame = self.number(self._frame(sampler, node))
+            paths.append((*paths[node.parent], frame))
+        return paths
+
+    def _frame(self, sampler: Sampler, node: Node) -> Frame:
+        if not node.module:
+            return self.jit(node.ip) or Frame(hex(node.ip), "")
+        module = self._spaces.module(sampler, node.module)
+        if module is None:
+            return Frame(hex(node.ip), "")
+        function = module.function(node.ip)
+        return Frame(function.name if function else hex(node.ip), module.name)
+
+
+Counted = tuple[int, Kind, tuple[int, ...], float, int]
+"""Thread, kind, frames, seconds, samples."""
+
+
+def stack_times(counted: Iterable[Counted]) -> tuple[StackTime, ...]:
+    """Add up what is of one thread and kind with the same functions, longest first."""
+    seconds: defaultdict[tuple[Kind, int, tuple[int, ...]], float] = defaultdict(float)
+    samples: defaultdict[tuple[Kind, int, tuple[int, ...]], int] = defaultdict(int)
+    for tid, kind, frames, s, n in counted:
+        seconds[kind, tid, frames] += s
+        samples[kind, tid, frames] += n
+    times = [
+        StackTime(kind, tid, frames, s, samples[kind, tid, frames])
+        for (kind, tid, frames), s in seconds.items()
+    ]
+    return tuple(sorted(times, key=lambda time: -time.seconds))
