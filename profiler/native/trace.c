@@ -10,9 +10,11 @@
  */
 #include "trace.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 /* Not waiting: just what it takes to lock. */
 #define NO_WAIT_NS 1000
@@ -111,4 +113,25 @@ void trace_free(struct trace *t)
 {
     pair_map_free(&t->breaks);
     pair_map_free(&t->locking);
+}
+
+/* Of <linux/mount.h>, which older systems lack; the numbers are the same on
+ * every processor that we run on. */
+#define FSCONFIG_CREATE 6
+#define NR_FSOPEN       430
+#define NR_FSCONFIG     431
+#define NR_FSMOUNT      432
+#define CLOEXEC         1
+
+int zkp_tracefs_open(void)
+{
+    long context = syscall(NR_FSOPEN, "tracefs", CLOEXEC);
+    if (context < 0)
+        return -errno;
+    long root = syscall(NR_FSCONFIG, context, FSCONFIG_CREATE, NULL, NULL, 0);
+    if (root == 0)
+        root = syscall(NR_FSMOUNT, context, CLOEXEC, 0);
+    int error = errno;
+    close((int)context);
+    return root < 0 ? -error : (int)root;
 }

@@ -216,6 +216,10 @@ typedef struct zkp_traffic {
     uint64_t waits;     /* of more than a microsecond */
 } zkp_traffic_t;
 
+/* A descriptor of the root of tracefs, mounted for us alone and nowhere to be
+ * seen.  Errors: -EPERM where we are not root, -ENOSYS. */
+int zkp_tracefs_open(void);
+
 void zkp_sampler_traffic(const zkp_sampler_t *s, zkp_traffic_t *out);
 
 /* ---------------------------------------------------------------- target */

@@ -27,8 +27,10 @@ from .target import selected_thp
 from .window import Findings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .model import MemoryPoint
-    from .procfs import Process, Stat
+    from .procfs import Family, Stat
 
 POLL_S = 0.5
 """How often the threads' counters are read."""
@@ -75,8 +77,8 @@ class CountedWindow:
 
     Parameters
     ----------
-    process
-        The target.
+    family
+        The target, with or without its children.
     rate_hz
         Samples per second of CPU time; None reads /proc only.
 
@@ -86,9 +88,9 @@ class CountedWindow:
         `rate_hz` was given and perf is not permitted.
     """
 
-    def __init__(self, process: Process, rate_hz: float | None) -> None:
+    def __init__(self, family: Family, rate_hz: float | None) -> None:
         self.tier = Tier.PROC if rate_hz is None else Tier.USER
-        self._process = process
+        self._family = family
         self._rate_hz = rate_hz
         page_cost()  # warms up
         self._timer = PageTimer()
@@ -101,9 +103,11 @@ class CountedWindow:
         self._sampler: Sampler | None = None
         self._notes: list[str] = []
         if rate_hz is not None:
-            self._sampler, self._notes = open_sampler(process.pid, rate_hz, None)
+            self._sampler, self._notes = open_sampler(
+                family.process.pid, rate_hz, None, follow=family.follow
+            )
         self._polled = time.monotonic()
-        for tid, stat in process.threads().items():
+        for tid, stat in self._stats():
             self._threads[tid] = _Thread(stat.comm, stat)
 
     def close(self) -> None:
@@ -128,10 +132,18 @@ class CountedWindow:
         if time.monotonic() - self._polled >= POLL_S / 10:
             self._poll()
 
+    def pids(self) -> list[int]:
+        """Return the processes that samples came from."""
+        return self._sampler.pids() if self._sampler else []
+
+    def _stats(self) -> Iterator[tuple[int, Stat]]:
+        for member in self._family.members:
+            yield from member.threads().items()
+
     def _poll(self) -> None:
         now = time.monotonic()
         cpu_s, faults = {}, {}
-        for tid, stat in self._process.threads().items():
+        for tid, stat in self._stats():
             # A thread that is new has used all that it ever used just now.
             thread = self._threads.setdefault(tid, _Thread(stat.comm, None))
             before = thread.seen

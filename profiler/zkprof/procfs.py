@@ -13,15 +13,16 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 from .errors import NotPermittedError, TargetGoneError
 from .model import MemoryPoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -41,6 +42,15 @@ class KernelThreadError(TargetGoneError):
     """The number belongs to a kernel thread, which has no memory of its own."""
 
 
+class Children(NamedTuple):
+    """What those of its children used that it has waited for, and theirs."""
+
+    minor_faults: int
+    major_faults: int
+    utime_s: float
+    stime_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Stat:
     """What zkprof uses of a ``stat`` file, of a process or of one thread."""
@@ -52,6 +62,7 @@ class Stat:
     major_faults: int
     utime_s: float
     stime_s: float
+    children: Children
     threads: int
     stack: int
     """Address where the stack starts; random for each exec, 0 where hidden."""
@@ -104,6 +115,12 @@ def parse_stat(text: str) -> Stat:
         major_faults=int(rest[9]),
         utime_s=int(rest[11]) / _TICKS_PER_S,
         stime_s=int(rest[12]) / _TICKS_PER_S,
+        children=Children(
+            minor_faults=int(rest[8]),
+            major_faults=int(rest[10]),
+            utime_s=int(rest[13]) / _TICKS_PER_S,
+            stime_s=int(rest[14]) / _TICKS_PER_S,
+        ),
         threads=int(rest[17]),
         stack=int(rest[25]),
     )
@@ -311,22 +328,20 @@ class Process:
         Where that cannot be told the answer is yes.
         """
         own = self.stat().stack
-        relatives = [self.status().get("PPid", "0")]
-        for tid in self.threads():
-            with suppress(NoSuchProcessError, OSError):
-                relatives += self._text(f"task/{tid}/children").split()
-        for pid in relatives:
+        parent = self.status().get("PPid", "")
+        for pid in [int(parent) if parent.isdigit() else 0, *self.children()]:
             with suppress(OSError, ValueError, IndexError):
-                if parse_stat(Path(f"/proc/{int(pid)}/stat").read_text()).stack == own:
+                if parse_stat(Path(f"/proc/{pid}/stat").read_text()).stack == own:
                     return True
         return own == 0
 
-    def thread_name(self, tid: int) -> str:
-        """Return the name of one thread, or "" if it has ended."""
-        try:
-            return printable(self._text(f"task/{tid}/comm").rstrip("\n"))
-        except NoSuchProcessError:
-            return ""
+    def children(self) -> list[int]:
+        """Return the processes that it has forked and that are there now."""
+        found: list[int] = []
+        for tid in self.threads():
+            with suppress(NoSuchProcessError, OSError, ValueError):
+                found += map(int, self._text(f"task/{tid}/children").split())
+        return found
 
     def point(self) -> tuple[MemoryPoint, Stat]:
         """Read memory and CPU time together, as often as 20 times a second.
@@ -354,3 +369,116 @@ class Process:
             threads=stat.threads,
         )
         return point, stat
+
+
+class Family:
+    """A process and, where wanted, all its descendants, read as if they were one.
+
+    Times and faults of a child that has ended are in its parent's, once that
+    has waited for it.  So the sum over those that live, of their own and their
+    waited-for children's, neither loses nor gains when a child ends.  What is
+    lost are children that nobody waits for.
+
+    The high-water mark of one that has ended stays in the sum: another process
+    in its place must be given all its memory anew, and no allocator helps.
+
+    Parameters
+    ----------
+    process
+        The target.
+    follow
+        Whether its descendants count.
+    """
+
+    def __init__(self, process: Process, *, follow: bool) -> None:
+        self.process = process
+        self.follow = follow
+        # Parents come before children: one that is waited for between the two
+        # readings is then missed for once, and not counted twice.
+        self._children: dict[int, Process] = {}
+        self._seen = dict.fromkeys([process.pid])  # in order
+        self._hwm_alive: dict[int, int] = {}
+        self._hwm_gone = 0
+        self._last: MemoryPoint | None = None
+        self.look()
+
+    def close(self) -> None:
+        """Let go of the children."""
+        for child in self._children.values():
+            child.close()
+        self._children = {}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Every process seen, the target first; empty without children wanted."""
+        return tuple(self._seen) if self.follow else ()
+
+    @property
+    def members(self) -> list[Process]:
+        """The processes that there are."""
+        return [self.process, *self._children.values()]
+
+    def look(self, pids: Sequence[int] = ()) -> None:
+        """Look for new descendants.
+
+        Parameters
+        ----------
+        pids
+            Those that a sampler has seen start; with none, /proc is searched.
+        """
+        if not self.follow:
+            return
+        found = list(pids)
+        for member in self.members if not pids else []:
+            found += member.children()
+        while found:
+            pid = found.pop(0)
+            if pid in self._seen:
+                continue
+            self._seen[pid] = None
+            try:
+                self._children[pid] = Process(pid)
+                found += self._children[pid].children()
+            except (TargetGoneError, NotPermittedError):
+                continue
+
+    def point(self) -> tuple[MemoryPoint, Stat]:
+        """Read memory and CPU time; see `Process.point`."""
+        point, stat = self.process.point()
+        if not self.follow:
+            return point, stat
+        points = [_with_children(point, stat)]
+        self._hwm_alive[self.process.pid] = point.hwm
+        for pid, child in list(self._children.items()):
+            try:
+                its, its_stat = child.point()
+            except TargetGoneError:
+                self._children.pop(pid).close()
+                self._hwm_gone += self._hwm_alive.pop(pid, 0)
+                continue
+            self._hwm_alive[pid] = max(its.hwm, self._hwm_alive.get(pid, 0))
+            points.append(_with_children(its, its_stat))
+        last = self._last
+        self._last = MemoryPoint(
+            t=point.t,
+            rss=sum(p.rss for p in points),
+            rss_anon=sum(p.rss_anon for p in points),
+            hwm=self._hwm_gone + sum(self._hwm_alive.values()),
+            # Never backwards, even where a child was missed for once.
+            minor_faults=max(sum(p.minor_faults for p in points), last.minor_faults if last else 0),
+            major_faults=max(sum(p.major_faults for p in points), last.major_faults if last else 0),
+            utime_s=max(sum(p.utime_s for p in points), last.utime_s if last else 0.0),
+            stime_s=max(sum(p.stime_s for p in points), last.stime_s if last else 0.0),
+            threads=sum(p.threads for p in points),
+        )
+        return self._last, stat
+
+
+def _with_children(point: MemoryPoint, stat: Stat) -> MemoryPoint:
+    return replace(
+        point,
+        minor_faults=point.minor_faults + stat.children.minor_faults,
+        major_faults=point.major_faults + stat.children.major_faults,
+        utime_s=point.utime_s + stat.children.utime_s,
+        stime_s=point.stime_s + stat.children.stime_s,
+    )

@@ -16,11 +16,11 @@ from .classify import ATTRIBUTED_FAULTS, Classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
 from .sampler import BIN_S, open_sampler
 from .stacks import Names, Spaces, stack_times
-from .window import Findings, ThreadNames
+from .window import Findings
 
 if TYPE_CHECKING:
     from .model import MemoryPoint, StackTime
-    from .procfs import Process
+    from .procfs import Family
 
 Seconds = dict[Kind, float]
 Bins = defaultdict[int, defaultdict[int, Counter[Kind]]]
@@ -42,8 +42,8 @@ class SampledWindow:
 
     Parameters
     ----------
-    process
-        The target.
+    family
+        The target, with or without its children.
     rate_hz
         Samples per second of CPU time.
 
@@ -55,17 +55,19 @@ class SampledWindow:
 
     tier = Tier.KERNEL
 
-    def __init__(self, process: Process, rate_hz: float) -> None:
+    def __init__(self, family: Family, rate_hz: float) -> None:
+        process = family.process
         self._rate_hz = rate_hz
         self._classifier = Classifier()
         self._cost_s = sample_cost_s(self._classifier)
-        self._names = ThreadNames(process)
         self._process = process
         self._alone = not process.shares_pages()
         # bin -> tid -> kind -> samples
         self._bins: Bins = defaultdict(lambda: defaultdict(Counter))
         self._overlays: Counter[str] = Counter()
-        self._sampler, self._notes = open_sampler(process.pid, rate_hz, self._classifier)
+        self._sampler, self._notes = open_sampler(
+            process.pid, rate_hz, self._classifier, follow=family.follow
+        )
         self._spaces = Spaces(process)
         self._frames = Names(self._spaces)
         self._spaces.supply(self._sampler)
@@ -87,8 +89,11 @@ class SampledWindow:
             self._bins[cell.bin][cell.tid][cell.kind] += cell.count
             for name in self._classifier.overlays(cell.overlays):
                 self._overlays[name] += cell.count
-            self._names.note(cell.tid)
         self._alone = self._alone and not self._process.shares_pages()
+
+    def pids(self) -> list[int]:
+        """Return the processes that samples came from."""
+        return self._sampler.pids()
 
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known so far."""
@@ -115,7 +120,7 @@ class SampledWindow:
             bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, block, anon))
             blocks.append(block)
         threads = [
-            ThreadTime(tid, self._names.of(tid, self._sampler), sum(kinds.values()), kinds)
+            ThreadTime(tid, self._sampler.name(tid), sum(kinds.values()), kinds)
             for tid, kinds in by_thread.items()
         ]
         return Findings(

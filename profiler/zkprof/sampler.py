@@ -10,6 +10,7 @@ reads them it does not hold the GIL.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import platform
 import resource
@@ -67,6 +68,8 @@ def stack_bytes(rate_hz: float) -> int:
     if platform.machine() != "x86_64":
         return 0
     low, high = _STACK_LIMITS
+    if not 1 <= rate_hz < math.inf:
+        return low  # what is wrong with it, the sampler says
     fits = int(_RING_BYTES / (rate_hz * 0.25))
     return max(low, min(high, 1 << (max(fits, 1).bit_length() - 1)))
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from .model import Bin, Frame, Kind, MemoryPoint, Share, StackTime, ThreadTime, Tier
-    from .procfs import Process
-    from .sampler import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +44,11 @@ class Window(Protocol):
     def update(self) -> None:
         """Gather all that there is by now."""
 
+    def pids(self) -> list[int]:
+        """Return the processes that samples came from, as far as is known."""
+
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known, between two readings of the target's counters."""
 
     def close(self) -> None:
         """Detach from the target; a second call does nothing."""
-
-
-class ThreadNames:
-    """Names of threads, asked for while the threads live.
-
-    Those that lived too briefly to be asked about have the names that the
-    sampler saw them get.
-    """
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._names: dict[int, str] = {}
-
-    def note(self, tid: int) -> None:
-        """Look up a thread's name unless it is known."""
-        if not self._names.get(tid):
-            self._names[tid] = self._process.thread_name(tid)
-
-    def of(self, tid: int, sampler: Sampler) -> str:
-        """Return the name, "" if it is not known."""
-        return self._names.get(tid) or sampler.name(tid)
