@@ -90,6 +90,7 @@ static struct perf_event_attr attr_of(zkp_sampler_t *s, int32_t tid)
     attr.type = PERF_TYPE_SOFTWARE;
     attr.sample_type |= PERF_SAMPLE_CALLCHAIN;
     attr.comm = attr.comm_exec = attr.task = attr.mmap = 1;
+    attr.mmap_data = config->all_maps ? 1 : 0;
     if (config->event == ZKP_EVENT_PAGE_FAULTS) {
         attr.config = PERF_COUNT_SW_PAGE_FAULTS;
         attr.sample_type |= PERF_SAMPLE_ADDR;

@@ -159,7 +159,7 @@ static bool counts(zkp_sampler_t *s, const struct sample *sample,
 static uint32_t kind_of_address(const zkp_sampler_t *s, int32_t pid,
                                 uint64_t addr)
 {
-    const struct space *space = spaces_find(&s->spaces, pid);
+    const struct space *space = spaces_find(s->spaces, pid);
     const zkp_map_t *map = space ? space_map(space, addr) : NULL;
     if (!map)
         return s->config.lost_kind;
@@ -194,12 +194,12 @@ static void walk(zkp_sampler_t *s, struct sample *sample,
     }
     sample->user.chain = chain->user;
     sample->user.n_chain = chain->n_user;
-    unwind(&s->spaces, sample->pid, &sample->user, out);
+    unwind(s->spaces, sample->pid, &sample->user, out);
     s->counts.complete += out->complete;
     s->counts.guessed += out->guessed;
     s->counts.unmapped += out->unknown;
     if (out->unknown) {
-        struct space *space = spaces_at(&s->spaces, sample->pid);
+        struct space *space = spaces_at(s->spaces, sample->pid);
         if (space)
             space->stale = true;
     }
@@ -251,7 +251,7 @@ static void note_fork(zkp_sampler_t *s, struct record r)
     if (copy[0])
         sampler_note_name(s, tid, copy);
     if (pid != parent && s->config.follow) {
-        spaces_fork(&s->spaces, pid, parent);
+        spaces_fork(s->spaces, pid, parent);
         (void)sampler_note_pid(s, pid);
     }
 }
@@ -264,19 +264,32 @@ static void note_comm(zkp_sampler_t *s, struct record r, bool exec)
     if (!pair_map_find(&s->pid_known, (uint64_t)pid, 0))
         return;
     sampler_note_name(s, tid, (const char *)r.p);
-    struct space *space = exec ? spaces_find(&s->spaces, pid) : NULL;
+    struct space *space = exec ? spaces_find(s->spaces, pid) : NULL;
     if (space) {
         space->n_maps = 0;
         space->stale = true;
     }
 }
 
-/* A file was mapped to be executed: {pid, tid, ...}. */
-static void note_mmap(zkp_sampler_t *s, struct record r)
+/* Something was mapped: {pid, tid}, address, length, offset, name.  Code: its
+ * file has to be looked at.  Data: all that matters is whether it is a file. */
+static void note_mmap(zkp_sampler_t *s, struct record r, bool is_data)
 {
-    struct space *space = spaces_find(&s->spaces, (int32_t)next_u64(&r));
-    if (space)
+    struct space *space = spaces_find(s->spaces, (int32_t)next_u64(&r));
+    uint64_t start = next_u64(&r), len = next_u64(&r);
+    (void)next_u64(&r);
+    if (!space)
+        return;
+    if (!is_data) {
         space->stale = true;
+        return;
+    }
+    const char *name = (const char *)r.p;
+    size_t room = (size_t)(r.end - r.p);
+    /* "//anon", "[heap]" and the like are not files. */
+    bool is_file = room > 1 && name[0] == '/' && name[1] != '/';
+    zkp_map_t map = {start, start + len, 0, 0, is_file ? ZKP_MAP_FILE : 0};
+    space_replace(space, &map);
 }
 
 static void drain_ring(zkp_sampler_t *s, struct ring *ring)
@@ -304,7 +317,7 @@ static void drain_ring(zkp_sampler_t *s, struct ring *ring)
             note_comm(s, r, h->misc & PERF_RECORD_MISC_COMM_EXEC);
             break;
         case PERF_RECORD_MMAP:
-            note_mmap(s, r);
+            note_mmap(s, r, h->misc & PERF_RECORD_MISC_MMAP_DATA);
             break;
         default: /* EXIT, UNTHROTTLE */
             break;
@@ -339,6 +352,7 @@ int zkp_sampler_open(const zkp_sampler_config_t *config, zkp_sampler_t **out)
     if (!s)
         return -ENOMEM;
     s->config = *config;
+    s->spaces = config->maps_of ? config->maps_of->spaces : &s->own_spaces;
     s->random = (config->start_ns ^ (uint64_t)config->pid << 32) | 1;
     int rc = sampler_attach(s);
     if (rc) {
@@ -356,7 +370,7 @@ void zkp_sampler_close(zkp_sampler_t *s)
     sampler_detach(s);
     tally_free(&s->tally);
     trace_free(&s->trace);
-    spaces_free(&s->spaces);
+    spaces_free(&s->own_spaces);
     pair_map_free(&s->pid_known);
     pair_map_free(&s->name_of);
     free(s->pids);
@@ -450,7 +464,7 @@ bool sampler_note_pid(zkp_sampler_t *s, int32_t pid)
         s->cap_pids = cap;
     }
     uint64_t *index = pair_map_at(&s->pid_known, (uint64_t)pid, 0);
-    if (!index || !spaces_at(&s->spaces, pid))
+    if (!index || !spaces_at(s->spaces, pid))
         return false;
     s->pids[s->n_pids++] = pid;
     *index = s->n_pids;
@@ -490,7 +504,7 @@ size_t zkp_sampler_pids(const zkp_sampler_t *s, int stale, int32_t *pids,
 {
     size_t n = 0;
     for (size_t i = 0; i < s->n_pids; i++) {
-        const struct space *space = spaces_find(&s->spaces, s->pids[i]);
+        const struct space *space = spaces_find(s->spaces, s->pids[i]);
         if (stale && space && !space->stale)
             continue;
         if (n < cap)
@@ -502,13 +516,13 @@ size_t zkp_sampler_pids(const zkp_sampler_t *s, int stale, int32_t *pids,
 
 int zkp_sampler_add_module(zkp_sampler_t *s, const zkp_cfi_t *cfi)
 {
-    return spaces_add_module(&s->spaces, cfi);
+    return spaces_add_module(s->spaces, cfi);
 }
 
 int zkp_sampler_set_maps(zkp_sampler_t *s, int32_t pid, const zkp_map_t *maps,
                          size_t n)
 {
-    return spaces_set(&s->spaces, pid, maps, n);
+    return spaces_set(s->spaces, pid, maps, n);
 }
 
 void zkp_sampler_traffic(const zkp_sampler_t *s, zkp_traffic_t *out)

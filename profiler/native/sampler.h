@@ -42,7 +42,8 @@ struct zkp_sampler {
     char (*names)[16];
     size_t n_names, cap_names;
 
-    struct spaces spaces;
+    struct spaces own_spaces;
+    struct spaces *spaces; /* those, or another sampler's */
     struct trace trace;
     struct tally tally;
     zkp_sampler_counts_t counts;

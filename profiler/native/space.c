@@ -30,7 +30,7 @@ struct space *spaces_at(struct spaces *s, int32_t pid)
     uint64_t *index = pair_map_at(&s->of_pid, (uint64_t)pid, 0);
     if (!index)
         return NULL;
-    s->spaces[s->n_spaces++] = (struct space){pid, true, NULL, 0};
+    s->spaces[s->n_spaces++] = (struct space){pid, true, NULL, 0, 0};
     *index = s->n_spaces;
     return &s->spaces[s->n_spaces - 1];
 }
@@ -55,6 +55,7 @@ int spaces_set(struct spaces *s, int32_t pid, const zkp_map_t *maps, size_t n)
     free(space->maps);
     space->maps = copy;
     space->n_maps = n;
+    space->cap_maps = n + 1;
     space->stale = false;
     return 0;
 }
@@ -118,4 +119,40 @@ const zkp_map_t *space_map(const struct space *space, uint64_t addr)
     }
     return low && addr < space->maps[low - 1].end ? &space->maps[low - 1]
                                                   : NULL;
+}
+
+void space_replace(struct space *space, const zkp_map_t *map)
+{
+    /* Splitting one mapping adds two at most. */
+    if (map->start >= map->end || space->n_maps + 2 > space->cap_maps) {
+        size_t cap = 2 * space->cap_maps + 8;
+        zkp_map_t *grown = map->start < map->end
+                               ? reallocarray(space->maps, cap, sizeof *grown)
+                               : NULL;
+        if (!grown) {
+            space->stale = true;
+            return;
+        }
+        space->maps = grown;
+        space->cap_maps = cap;
+    }
+    zkp_map_t *maps = space->maps, pieces[3];
+    size_t first = 0, n = space->n_maps, n_pieces = 0;
+    while (first < n && maps[first].end <= map->start)
+        first++;
+    size_t last = first; /* [first, last) are those that it overlaps */
+    while (last < n && maps[last].start < map->end)
+        last++;
+    if (first < last && maps[first].start < map->start) {
+        pieces[n_pieces] = maps[first];
+        pieces[n_pieces++].end = map->start;
+    }
+    pieces[n_pieces++] = *map;
+    if (first < last && maps[last - 1].end > map->end) {
+        pieces[n_pieces] = maps[last - 1];
+        pieces[n_pieces++].start = map->end;
+    }
+    memmove(maps + first + n_pieces, maps + last, (n - last) * sizeof *maps);
+    memcpy(maps + first, pieces, n_pieces * sizeof *pieces);
+    space->n_maps = n - (last - first) + n_pieces;
 }

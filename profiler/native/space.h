@@ -20,7 +20,7 @@ struct space {
     int32_t pid;
     bool stale; /* its maps are to be read (again) */
     zkp_map_t *maps;
-    size_t n_maps;
+    size_t n_maps, cap_maps;
 };
 
 struct module {
@@ -46,6 +46,10 @@ void spaces_fork(struct spaces *s, int32_t pid, int32_t parent);
 int spaces_add_module(struct spaces *s, const zkp_cfi_t *cfi);
 int spaces_set(struct spaces *s, int32_t pid, const zkp_map_t *maps, size_t n);
 void spaces_free(struct spaces *s);
+
+/* Put MAP in place of whatever was mapped there.  Without memory, or where it
+ * makes no sense, the space is stale. */
+void space_replace(struct space *space, const zkp_map_t *map);
 
 /* The mapping that ADDR lies in, or NULL. */
 const zkp_map_t *space_map(const struct space *space, uint64_t addr);

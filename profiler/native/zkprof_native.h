@@ -55,6 +55,12 @@ int zkp_classifier_new(const char *kallsyms, const zkp_symbol_t *symbols,
                        size_t n_symbols, const zkp_rule_t *rules,
                        size_t n_rules, uint32_t default_kind,
                        zkp_classifier_t **out);
+
+/* The same from ADDRESSES that calls return to, where they are known but
+ * their functions are not. */
+int zkp_classifier_from_calls(const uint64_t *addresses, const uint64_t *roles,
+                              size_t n, const zkp_rule_t *rules, size_t n_rules,
+                              uint32_t default_kind, zkp_classifier_t **out);
 void zkp_classifier_free(zkp_classifier_t *c);
 
 /* All roles played in a kernel call chain, the innermost address first. */
@@ -78,6 +84,8 @@ enum {
     ZKP_EVENT_TRACE = 2        /* tracepoints: see zkp_traffic */
 };
 
+typedef struct zkp_sampler zkp_sampler_t;
+
 typedef struct zkp_sampler_config {
     int32_t pid;
     uint32_t scope;
@@ -87,9 +95,13 @@ typedef struct zkp_sampler_config {
     uint32_t jitter; /* vary the period, by event and while running */
     /* Keep the kernel's call chains as stacks, in place of the user's. */
     uint32_t keep_kernel;
-    uint32_t stack_bytes;    /* of the stack to copy; 0: frame pointers */
-    double rate_hz;          /* ZKP_EVENT_CPU_CLOCK */
-    uint32_t faults;         /* ZKP_EVENT_PAGE_FAULTS: the period */
+    uint32_t stack_bytes; /* of the stack to copy; 0: frame pointers */
+    double rate_hz;       /* ZKP_EVENT_CPU_CLOCK */
+    uint32_t faults;      /* ZKP_EVENT_PAGE_FAULTS: the period */
+    /* ... and a sampler of the same processes, which outlives this one and
+     * says what is mapped where; see also zkp_sampler_config_t.all_maps. */
+    zkp_sampler_t *maps_of;
+    uint32_t all_maps;       /* note all new mappings, not only code */
     uint32_t trace_syscalls; /* ZKP_EVENT_TRACE: ids of raw_syscalls: */
     uint32_t trace_lock;     /* sys_enter, of mmap_lock: start_locking */
     uint32_t trace_locked;   /* and acquire_returned; 0 leaves one out */
@@ -102,8 +114,6 @@ typedef struct zkp_sampler_config {
     uint32_t file_kind;   /* of a fault in a mapped file, */
     uint32_t lost_kind;   /* and of one at an address of unknown kind */
 } zkp_sampler_config_t;
-
-typedef struct zkp_sampler zkp_sampler_t;
 
 /* COUNT samples of one thread, time slice, kind and set of overlays. */
 typedef struct zkp_cell {

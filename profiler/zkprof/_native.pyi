@@ -41,6 +41,16 @@ class _Lib:
         default_kind: int,
         out: CData,
     ) -> int: ...
+    def zkp_classifier_from_calls(
+        self,
+        addresses: CData,
+        roles: CData,
+        n: int,
+        rules: CData,
+        n_rules: int,
+        default_kind: int,
+        out: CData,
+    ) -> int: ...
     def zkp_classifier_free(self, c: CData) -> None: ...
     def zkp_classifier_roles(self, c: CData, ips: CData, n: int) -> int: ...
     def zkp_classifier_kind(self, c: CData, roles: int) -> int: ...

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from .bootstrap import shares
 from .calibrate import page_cost, sample_cost_s
-from .classify import ATTRIBUTED_FAULTS, Classifier
+from .classify import ATTRIBUTED_FAULTS, Classifier, NoKernelSymbolsError
+from .learn import learned_classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
 from .sampler import BIN_S, open_sampler
 from .stacks import Names, Spaces, stack_times
@@ -58,17 +59,19 @@ class SampledWindow:
     def __init__(self, family: Family, rate_hz: float) -> None:
         process = family.process
         self._rate_hz = rate_hz
-        self._classifier = Classifier()
+        self._classifier, notes = _classifier()
         self._cost_s = sample_cost_s(self._classifier)
         self._process = process
         self._alone = not process.shares_pages()
         # bin -> tid -> kind -> samples
         self._bins: Bins = defaultdict(lambda: defaultdict(Counter))
         self._overlays: Counter[str] = Counter()
-        self._sampler, self._notes = open_sampler(
+        self._spaces = Spaces(process)
+        self._spaces.prepare()
+        self._sampler, more = open_sampler(
             process.pid, rate_hz, self._classifier, follow=family.follow
         )
-        self._spaces = Spaces(process)
+        self._notes = notes + more
         self._frames = Names(self._spaces)
         self._spaces.supply(self._sampler)
 
@@ -127,7 +130,9 @@ class SampledWindow:
             cpu_s=cpu_s,
             classes=_classes(blocks, cpu_s),
             overlays={
-                name: self._overlays[name] * scale for name in self._classifier.rules.overlays
+                name: self._overlays[name] * scale
+                for name in self._classifier.rules.overlays
+                if not self._classifier.learned
             },
             threads=tuple(sorted(threads, key=lambda thread: -thread.cpu_s)),
             bins=tuple(bins),
@@ -166,7 +171,9 @@ class SampledWindow:
             doubts.append(f"{counts.lost} samples ({share:.1%}) were lost: lower --rate")
         if counts.throttled:
             doubts.append(f"the kernel slowed sampling down {counts.throttled} times: lower --rate")
-        if counts.kernel and counts.no_entry / counts.kernel > _MAX_UNKNOWN:
+        # Interrupts cannot be learned.
+        known = not self._classifier.learned
+        if known and counts.kernel and counts.no_entry / counts.kernel > _MAX_UNKNOWN:
             share = counts.no_entry / counts.kernel
             doubts.append(
                 f"{share:.0%} of the kernel's call chains start in a way that zkprof does not "
@@ -179,6 +186,15 @@ class SampledWindow:
                 "for a few milliseconds only are under-represented: raise --rate"
             )
         return doubts
+
+
+def _classifier() -> tuple[Classifier, list[str]]:
+    """Return a classifier, by symbols or else learned, and what to say about it."""
+    try:
+        return Classifier(), []
+    except NoKernelSymbolsError as hidden:
+        note = f"kernel functions were told apart by sampling zkprof's own calls: {hidden}"
+        return learned_classifier(), [note]
 
 
 def _first_touches(bins: Bins) -> Bins:

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ._native import ffi, lib
 from .classify import KINDS, Classifier
@@ -213,6 +213,9 @@ class Sampler:
         Keep the kernel's call chains as stacks, in place of the program's.
     faults
         Sample not CPU time but every so many page faults in user mode.
+    maps_of
+        Another sampler of the same processes, to be closed later than this
+        one, which is supplied with what is mapped in them.
     trace
         Sample not CPU time but count what passes these tracepoints.
 
@@ -221,6 +224,9 @@ class Sampler:
     PerfUnavailableError
         Sampling is not permitted or not possible.
     """
+
+    handle: Any
+    """The C object; None when closed."""
 
     def __init__(
         self,
@@ -234,12 +240,14 @@ class Sampler:
         follow: bool = False,
         learn: bool = False,
         faults: int = 0,
+        maps_of: Sampler | None = None,
         trace: Tracepoints | None = None,
     ) -> None:
         self.scope = scope
         self.start_ns = time.monotonic_ns() if start_ns is None else start_ns
-        # C keeps a pointer to the classifier: this reference keeps it alive.
+        # C keeps pointers to these: the references keep them alive.
         self._classifier = classifier
+        self._maps_of = maps_of
         config = ffi.new(
             "zkp_sampler_config_t *",
             {
@@ -257,6 +265,8 @@ class Sampler:
                 "stack_bytes": 0 if learn or trace else stack_bytes(rate_hz),
                 "rate_hz": rate_hz,
                 "faults": faults,
+                "maps_of": maps_of.handle if maps_of else ffi.NULL,
+                "all_maps": classifier is None and not learn,
                 "trace_syscalls": trace.syscalls if trace else 0,
                 "trace_lock": trace.lock if trace else 0,
                 "trace_locked": trace.locked if trace else 0,
@@ -274,7 +284,7 @@ class Sampler:
         rc = lib.zkp_sampler_open(config, out)
         if rc:
             raise PerfUnavailableError(-rc, _explain(-rc, kernel=classifier is not None))
-        self._handle = ffi.gc(out[0], lib.zkp_sampler_close)
+        self.handle = ffi.gc(out[0], lib.zkp_sampler_close)
 
     def __enter__(self) -> Self:
         return self
@@ -289,22 +299,22 @@ class Sampler:
 
     def close(self) -> None:
         """Stop sampling and give everything back; a second call does nothing."""
-        handle, self._handle = self._handle, None
+        handle, self.handle = self.handle, None
         if handle is not None:
             ffi.gc(handle, None)
             lib.zkp_sampler_close(handle)
 
     def drain(self, timeout_s: float = 0.0) -> None:
         """Wait up to `timeout_s` for samples to pile up, then count all."""
-        rc = lib.zkp_sampler_drain(self._handle, round(timeout_s * 1000))
+        rc = lib.zkp_sampler_drain(self.handle, round(timeout_s * 1000))
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc))
 
     def take(self) -> list[Cell]:
         """Return what was counted since the last call."""
-        n = lib.zkp_sampler_cells(self._handle)
+        n = lib.zkp_sampler_cells(self.handle)
         out = ffi.new("zkp_cell_t[]", max(n, 1))
-        n = lib.zkp_sampler_take(self._handle, out)
+        n = lib.zkp_sampler_take(self.handle, out)
         return [
             Cell(tid, bin_, KINDS[kind], overlays, count)
             for tid, bin_, kind, overlays, count in _CELL.iter_unpack(
@@ -314,9 +324,9 @@ class Sampler:
 
     def stacks(self) -> list[Stack]:
         """Return the call chains of all samples so far; `nodes` has their frames."""
-        n = lib.zkp_sampler_stacks(self._handle)
+        n = lib.zkp_sampler_stacks(self.handle)
         out = ffi.new("zkp_stack_t[]", max(n, 1))
-        n = lib.zkp_sampler_copy_stacks(self._handle, out)
+        n = lib.zkp_sampler_copy_stacks(self.handle, out)
         return [
             Stack(tid, KINDS[kind], node, count)
             for tid, kind, node, _, count in _STACK.iter_unpack(
@@ -327,7 +337,7 @@ class Sampler:
     def nodes(self, start: int = 0) -> list[Node]:
         """Return the frames that call chains are made of, from index `start` on."""
         nodes = ffi.new("zkp_node_t **")
-        n = lib.zkp_sampler_nodes(self._handle, nodes)
+        n = lib.zkp_sampler_nodes(self.handle, nodes)
         if n <= start:
             return []
         size = _NODE.size
@@ -336,12 +346,12 @@ class Sampler:
 
     def enable(self, *, on: bool) -> None:
         """Let events count or not; they do from the start on."""
-        lib.zkp_sampler_enable(self._handle, on)
+        lib.zkp_sampler_enable(self.handle, on)
 
     def name(self, tid: int) -> str:
         """Return the name of a thread that was seen to start or be named, or ""."""
         return printable(
-            ffi.string(lib.zkp_sampler_name(self._handle, tid)).decode("utf-8", "replace")
+            ffi.string(lib.zkp_sampler_name(self.handle, tid)).decode("utf-8", "replace")
         )
 
     def pids(self, *, stale: bool = False) -> list[int]:
@@ -349,9 +359,9 @@ class Sampler:
 
         With `stale`, those only whose mappings are to be read (again).
         """
-        n = lib.zkp_sampler_pids(self._handle, stale, ffi.NULL, 0)
+        n = lib.zkp_sampler_pids(self.handle, stale, ffi.NULL, 0)
         out = ffi.new("int32_t[]", max(n, 1))
-        n = min(n, lib.zkp_sampler_pids(self._handle, stale, out, n))
+        n = min(n, lib.zkp_sampler_pids(self.handle, stale, out, n))
         return [out[i] for i in range(n)]
 
     def add_module(self, cfi: CallFrames | None) -> int:
@@ -361,7 +371,7 @@ class Sampler:
             c.hdr, c.hdr_len = ffi.from_buffer("uint8_t[]", cfi.hdr), len(cfi.hdr)
             c.frames, c.frames_len = ffi.from_buffer("uint8_t[]", cfi.frames), len(cfi.frames)
             c.hdr_vaddr, c.frames_vaddr = cfi.hdr_vaddr, cfi.frames_vaddr
-        number: int = lib.zkp_sampler_add_module(self._handle, c)
+        number: int = lib.zkp_sampler_add_module(self.handle, c)
         if number < 0:
             raise MemoryError
         return number
@@ -369,7 +379,7 @@ class Sampler:
     def set_maps(self, pid: int, maps: Sequence[Map]) -> None:
         """Hand over a process's mappings, sorted by address."""
         rc = lib.zkp_sampler_set_maps(
-            self._handle, pid, ffi.new("zkp_map_t[]", [tuple(m) for m in maps]), len(maps)
+            self.handle, pid, ffi.new("zkp_map_t[]", [tuple(m) for m in maps]), len(maps)
         )
         if rc:
             raise OSError(-rc, os.strerror(-rc))
@@ -378,7 +388,7 @@ class Sampler:
     def traffic(self) -> RawTraffic:
         """What the tracepoints have counted."""
         t = ffi.new("zkp_traffic_t *")
-        lib.zkp_sampler_traffic(self._handle, t)
+        lib.zkp_sampler_traffic(self.handle, t)
         return RawTraffic(
             tuple(t.calls), t.mapped, t.unmapped, t.advised, t.waited_ns / 1e9, t.waits
         )
@@ -387,7 +397,7 @@ class Sampler:
     def counts(self) -> Counts:
         """What has been seen so far."""
         c = ffi.new("zkp_sampler_counts_t *")
-        lib.zkp_sampler_counts(self._handle, c)
+        lib.zkp_sampler_counts(self.handle, c)
         return Counts(
             samples=c.samples,
             lost=c.lost,

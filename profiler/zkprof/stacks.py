@@ -30,7 +30,7 @@ _MAX_MODULES = 4096
 
 
 class Spaces:
-    """What is mapped in the processes that one or more samplers sample.
+    """What is mapped in the processes that a sampler samples.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ class Spaces:
         self._process = process
         # By device-independent identity: an inode number and a name.
         self._modules: dict[tuple[int, str], Module] = {}
-        self._numbers: dict[int, dict[tuple[int, str], int]] = defaultdict(dict)
-        self._of_number: dict[int, dict[int, Module]] = defaultdict(dict)
+        self._numbers: dict[tuple[int, str], int] = {}
+        self._of_number: dict[int, Module] = {}
         # pid -> when to read its maps again at the earliest, and how long
         # to wait after that.
         self._next: dict[int, tuple[float, float]] = {}
@@ -53,6 +53,12 @@ class Spaces:
         """Let go of all files."""
         for module in self._modules.values():
             module.close()
+
+    def prepare(self) -> None:
+        """Read the target's files, before anything is sampled: that takes a while."""
+        for m in self._process.maps():
+            if "x" in m.perms:
+                self._module(self._process, m)
 
     def supply(self, sampler: Sampler) -> None:
         """Read the mappings of processes about which the sampler's are old."""
@@ -87,23 +93,23 @@ class Spaces:
 
     def _number(self, sampler: Sampler, process: Process, m: Mapping) -> tuple[int, int]:
         """Return a file's number in a sampler, 0 for none, and where it is mapped."""
-        key = (m.inode, m.path)
-        module = self._modules.get(key)
-        if module is None:
-            if len(self._modules) >= _MAX_MODULES:
-                return 0, 0
-            module = self._read(process, m)
-            if module is None:
-                return 0, 0
-            self._modules[key] = module
-        bias = module.bias(m.start, m.offset)
-        if bias is None:
+        module = self._module(process, m)
+        bias = module.bias(m.start, m.offset) if module else None
+        if module is None or bias is None:
             return 0, 0
-        numbers = self._numbers[id(sampler)]
-        if key not in numbers:
-            numbers[key] = sampler.add_module(module.call_frames)
-            self._of_number[id(sampler)][numbers[key]] = module
-        return numbers[key], bias % (1 << 64)
+        key = (m.inode, m.path)
+        if key not in self._numbers:
+            self._numbers[key] = sampler.add_module(module.call_frames)
+            self._of_number[self._numbers[key]] = module
+        return self._numbers[key], bias % (1 << 64)
+
+    def _module(self, process: Process, m: Mapping) -> Module | None:
+        key = (m.inode, m.path)
+        if key not in self._modules and len(self._modules) < _MAX_MODULES:
+            module = self._read(process, m)
+            if module:
+                self._modules[key] = module
+        return self._modules.get(key)
 
     def _read(self, process: Process, m: Mapping) -> Module | None:
         if m.path == "[vdso]":
@@ -116,9 +122,9 @@ class Spaces:
             return None
         return Module(name, file)
 
-    def module(self, sampler: Sampler, number: int) -> Module | None:
-        """Return the file that a sampler knows by this number."""
-        return self._of_number[id(sampler)].get(number)
+    def module(self, number: int) -> Module | None:
+        """Return the file that the sampler knows by this number."""
+        return self._of_number.get(number)
 
 
 class Names:
@@ -151,14 +157,14 @@ class Names:
         nodes += sampler.nodes(len(nodes))
         # A node's parent has always been there before it; number 0 is none.
         for node in nodes[len(paths) :]:
-            frame = self.number(self._frame(sampler, node))
+            frame = self.number(self._frame(node))
             paths.append((*paths[node.parent], frame))
         return paths
 
-    def _frame(self, sampler: Sampler, node: Node) -> Frame:
+    def _frame(self, node: Node) -> Frame:
         if not node.module:
             return self.jit(node.ip) or Frame(hex(node.ip), "")
-        module = self._spaces.module(sampler, node.module)
+        module = self._spaces.module(node.module)
         if module is None:
             return Frame(hex(node.ip), "")
         function = module.function(node.ip)
