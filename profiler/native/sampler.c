@@ -29,6 +29,7 @@
 #include <sys/ioctl.h>
 
 #define REARM_AFTER 20
+#define MAX_MOMENTS ((size_t)1 << 20)
 
 /* A record, read from front to back.  Its parts are multiples of 8 bytes but
  * for the fields of tracepoints.  Reading past its end gives zeros. */
@@ -205,6 +206,23 @@ static void walk(zkp_sampler_t *s, struct sample *sample,
     }
 }
 
+static void keep_moment(zkp_sampler_t *s, const struct sample *sample,
+                        uint32_t kind)
+{
+    if (s->n_moments == s->cap_moments) {
+        size_t cap = s->cap_moments ? 2 * s->cap_moments : 4096;
+        zkp_moment_t *moments = NULL;
+        if (cap <= MAX_MOMENTS)
+            moments = reallocarray(s->moments, cap, sizeof *moments);
+        if (!moments)
+            return;
+        s->moments = moments;
+        s->cap_moments = cap;
+    }
+    s->moments[s->n_moments++] =
+        (zkp_moment_t){sample->time, sample->tid, kind, s->tally.last_node, 0};
+}
+
 static void count_sample(zkp_sampler_t *s, struct record r)
 {
     struct sample sample;
@@ -231,10 +249,13 @@ static void count_sample(zkp_sampler_t *s, struct record r)
     if (sample.time > s->config.start_ns)
         since = sample.time - s->config.start_ns;
     if (tally_add(&s->tally, sample.tid, (uint32_t)(since / s->config.bin_ns),
-                  kind, (uint32_t)(roles & s->config.overlay_roles), &stack))
+                  kind, (uint32_t)(roles & s->config.overlay_roles), &stack)) {
         s->counts.samples++;
-    else
+        if (s->config.keep_moments)
+            keep_moment(s, &sample, kind);
+    } else {
         s->counts.lost++;
+    }
 }
 
 /* A process or a thread has started: {pid, ppid, tid, ptid}. */
@@ -375,6 +396,7 @@ void zkp_sampler_close(zkp_sampler_t *s)
     pair_map_free(&s->name_of);
     free(s->pids);
     free(s->names);
+    free(s->moments);
     free(s);
 }
 
@@ -523,6 +545,12 @@ int zkp_sampler_set_maps(zkp_sampler_t *s, int32_t pid, const zkp_map_t *maps,
                          size_t n)
 {
     return spaces_set(s->spaces, pid, maps, n);
+}
+
+size_t zkp_sampler_moments(const zkp_sampler_t *s, const zkp_moment_t **out)
+{
+    *out = s->moments;
+    return s->n_moments;
 }
 
 void zkp_sampler_traffic(const zkp_sampler_t *s, zkp_traffic_t *out)

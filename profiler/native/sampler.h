@@ -46,6 +46,8 @@ struct zkp_sampler {
     struct spaces *spaces; /* those, or another sampler's */
     struct trace trace;
     struct tally tally;
+    zkp_moment_t *moments;
+    size_t n_moments, cap_moments;
     zkp_sampler_counts_t counts;
 };
 

@@ -141,7 +141,8 @@ bool tally_add(struct tally *t, int32_t tid, uint32_t bin, uint32_t kind,
     if (!add_one(&t->cells, thread | bin, (uint64_t)overlays << 32 | kind))
         return false;
     /* A stack that does not fit is forgone; the sample itself is counted. */
-    (void)add_one(&t->stacks, thread | kind, node_of(t, stack));
+    t->last_node = node_of(t, stack);
+    (void)add_one(&t->stacks, thread | kind, t->last_node);
     return true;
 }
 

@@ -40,6 +40,7 @@ struct tally {
     struct pair_map frames; /* ip, (module, parent) -> node */
     zkp_node_t *nodes;
     size_t n_nodes, cap_nodes;
+    uint32_t last_node; /* of the sample counted last */
 };
 
 struct unwound;

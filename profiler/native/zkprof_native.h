@@ -95,9 +95,10 @@ typedef struct zkp_sampler_config {
     uint32_t jitter; /* vary the period, by event and while running */
     /* Keep the kernel's call chains as stacks, in place of the user's. */
     uint32_t keep_kernel;
-    uint32_t stack_bytes; /* of the stack to copy; 0: frame pointers */
-    double rate_hz;       /* ZKP_EVENT_CPU_CLOCK */
-    uint32_t faults;      /* ZKP_EVENT_PAGE_FAULTS: the period */
+    uint32_t keep_moments; /* see zkp_moment */
+    uint32_t stack_bytes;  /* of the stack to copy; 0: frame pointers */
+    double rate_hz;        /* ZKP_EVENT_CPU_CLOCK */
+    uint32_t faults;       /* ZKP_EVENT_PAGE_FAULTS: the period */
     /* ... and a sampler of the same processes, which outlives this one and
      * says what is mapped where; see also zkp_sampler_config_t.all_maps. */
     zkp_sampler_t *maps_of;
@@ -192,6 +193,17 @@ size_t zkp_sampler_take(zkp_sampler_t *s, zkp_cell_t *out);
 size_t zkp_sampler_stacks(const zkp_sampler_t *s);
 size_t zkp_sampler_copy_stacks(const zkp_sampler_t *s, zkp_stack_t *out);
 size_t zkp_sampler_nodes(const zkp_sampler_t *s, const zkp_node_t **nodes);
+
+/* One sample: kept only where wanted, and no more than a million of them. */
+typedef struct zkp_moment {
+    uint64_t time; /* CLOCK_MONOTONIC, nanoseconds */
+    int32_t tid;
+    uint32_t kind;
+    uint32_t node;
+    uint32_t reserved;
+} zkp_moment_t;
+
+size_t zkp_sampler_moments(const zkp_sampler_t *s, const zkp_moment_t **out);
 
 void zkp_sampler_counts(const zkp_sampler_t *s, zkp_sampler_counts_t *out);
 

@@ -32,10 +32,10 @@ from .target import selected_thp
 from .window import Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from .model import MemoryPoint
-    from .procfs import Family, Stat
+    from .procfs import Family, Mapping, Stat
 
 POLL_S = 0.5
 """How often the threads' counters are read."""
@@ -112,17 +112,24 @@ class CountedWindow:
         self._spaces = Spaces(family.process)
         self._names = Names(self._spaces)
         if rate_hz is not None:
-            self._spaces.prepare()
-            self._sampler, self._notes = open_sampler(
-                family.process.pid, rate_hz, None, follow=family.follow
-            )
-            try:
-                self._faults = FaultSampler(family, self._sampler)
-            except PerfUnavailableError as error:
-                self._notes.append(f"page faults are not sampled: {error}")
+            self._open(family, rate_hz)
         self._polled = time.monotonic()
         for tid, stat in self._stats():
             self._threads[tid] = _Thread(stat.comm, stat)
+
+    def _open(self, family: Family, rate_hz: float) -> None:
+        self._spaces.prepare()
+        try:
+            self._sampler, self._notes = open_sampler(
+                family.process.pid, rate_hz, None, follow=family.follow
+            )
+        except PerfUnavailableError:
+            self._spaces.close()
+            raise
+        try:
+            self._faults = FaultSampler(family, self._sampler)
+        except PerfUnavailableError as error:
+            self._notes.append(f"page faults are not sampled: {error}")
 
     def close(self) -> None:
         """Stop sampling."""
@@ -143,6 +150,12 @@ class CountedWindow:
             time.sleep(timeout_s)
         if time.monotonic() - self._polled >= POLL_S:
             self._poll()
+
+    def look(self, mappings: Sequence[Mapping]) -> None:
+        """Nothing here depends on what is mapped."""
+
+    def finish(self) -> None:
+        """Nothing is left to the end."""
 
     def update(self) -> None:
         """Gather what was counted since the last call."""

@@ -88,19 +88,21 @@ def measure(
         `tier` was asked for and is not possible here.
     """
     with Process(pid) as process, closing(Family(process, follow=children)) as family:
-        window, notes = _attach(family, rate_hz, tier)
+        window, notes = _attach(family, rate_hz, tier, python=python)
         with closing(window), closing(_Run(family, window, rate_hz, notes)) as run:
             run.loop(duration_s, on_tick, stop)
             return run.result(final=True)
 
 
-def _attach(family: Family, rate_hz: float, tier: Tier | None) -> tuple[Window, list[str]]:
+def _attach(
+    family: Family, rate_hz: float, tier: Tier | None, *, python: bool
+) -> tuple[Window, list[str]]:
     """Attach in the best way that is possible; also say why not in a better one."""
     notes: list[str] = []
     for candidate in (tier,) if tier else Tier:
         try:
             if candidate is Tier.KERNEL:
-                return SampledWindow(family, rate_hz), notes
+                return SampledWindow(family, rate_hz, python=python), notes
             return CountedWindow(family, rate_hz if candidate is Tier.USER else None), notes
         except (PerfUnavailableError, NoKernelSymbolsError) as error:
             family.process.stat()  # raises where the target has just ended
@@ -124,6 +126,7 @@ class _Run:
         self._poll()
         mappings = process.maps()
         self._library = Library(process.pid, mappings)
+        window.look(mappings)
         self._counters: LibraryCounters | None = self._library.read()
         self._target: Target = describe(process, mappings)
         self._looks = list(_LOOK_AGAIN_S)
@@ -173,6 +176,7 @@ class _Run:
         try:
             mappings = self._process.maps()
             self._library.look_again(mappings)
+            self._window.look(mappings)
             self._target = describe(self._process, mappings)
         except NoSuchProcessError:
             self._ended = True
@@ -184,6 +188,8 @@ class _Run:
     def result(self, *, final: bool = False) -> Measurement:
         """Return what is known so far."""
         self._window.update()
+        if final:
+            self._window.finish()
         self._family.look(self._window.pids())
         if not self._ended:
             self._poll()
@@ -220,6 +226,7 @@ class _Run:
             exited=self._ended,
             frames=found.frames,
             stacks=found.stacks,
+            python=found.python,
             traffic=self._surroundings.traffic(),
             context=self._surroundings.context(final=final),
             pids=self._family.pids,

@@ -253,6 +253,11 @@ class Process:
         flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         return os.fdopen(os.open(name, flags, dir_fd=self._dir), "rb")
 
+    def open_folder(self, name: str) -> int:
+        """Open a folder below the process's directory, to find files in; a descriptor."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=self._dir)
+
     def open_mapped(self, mapping: Mapping) -> BinaryIO | None:
         """Open the file that is mapped there; None where it cannot be had.
 

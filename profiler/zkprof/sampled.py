@@ -15,13 +15,18 @@ from .calibrate import page_cost, sample_cost_s
 from .classify import ATTRIBUTED_FAULTS, Classifier, NoKernelSymbolsError
 from .learn import learned_classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
-from .sampler import BIN_S, open_sampler
+from .perf_map import PYTHON
+from .python_stacks import Joined, PySpy, fold, is_python
+from .sampler import BIN_S, PerfUnavailableError, open_sampler
 from .stacks import Names, Spaces, stack_times
 from .window import Findings
 
 if TYPE_CHECKING:
-    from .model import MemoryPoint, StackTime
+    from collections.abc import Mapping, Sequence
+
+    from .model import MemoryPoint, PythonJoin, StackTime
     from .procfs import Family
+    from .procfs import Mapping as MemoryMapping
 
 Seconds = dict[Kind, float]
 Bins = defaultdict[int, defaultdict[int, Counter[Kind]]]
@@ -47,6 +52,8 @@ class SampledWindow:
         The target, with or without its children.
     rate_hz
         Samples per second of CPU time.
+    python
+        Whether to look for the functions of a Python program.
 
     Raises
     ------
@@ -56,7 +63,7 @@ class SampledWindow:
 
     tier = Tier.KERNEL
 
-    def __init__(self, family: Family, rate_hz: float) -> None:
+    def __init__(self, family: Family, rate_hz: float, *, python: bool = False) -> None:
         process = family.process
         self._rate_hz = rate_hz
         self._classifier, notes = _classifier()
@@ -68,9 +75,21 @@ class SampledWindow:
         self._overlays: Counter[str] = Counter()
         self._spaces = Spaces(process)
         self._spaces.prepare()
-        self._sampler, more = open_sampler(
-            process.pid, rate_hz, self._classifier, follow=family.follow
-        )
+        try:
+            self._sampler, more = open_sampler(
+                process.pid,
+                rate_hz,
+                self._classifier,
+                follow=family.follow,
+                keep_moments=python,
+            )
+        except PerfUnavailableError:
+            self._spaces.close()
+            raise
+        self._follow = family.follow
+        self._python = python
+        self._py_spy: PySpy | None = None
+        self._joined: Joined | None = None
         self._notes = notes + more
         self._frames = Names(self._spaces)
         self._spaces.supply(self._sampler)
@@ -79,11 +98,36 @@ class SampledWindow:
         """Stop sampling."""
         self._sampler.close()
         self._spaces.close()
+        if self._py_spy:
+            self._py_spy.close()
 
     def wait(self, timeout_s: float) -> None:
         """Read samples for up to `timeout_s`."""
         self._spaces.supply(self._sampler)
         self._sampler.drain(timeout_s)
+
+    def look(self, mappings: Sequence[MemoryMapping]) -> None:
+        """Start py-spy as soon as the target is seen to run Python."""
+        if self._python and not self._py_spy and is_python(mappings):
+            self._py_spy = PySpy(self._process.pid, follow=self._follow)
+
+    def finish(self) -> None:
+        """Join the samples with what py-spy has seen, unless names are known exactly."""
+        self._frames.look_again()
+        paths = self._frames.update(self._sampler)
+        if self._py_spy is None or self._announced(paths):
+            return
+        timeline = self._py_spy.finish()
+        if timeline is None:
+            self._notes.append(f"Python functions are not known: {self._py_spy.problem}")
+            return
+        self._joined = Joined(
+            timeline, self._py_spy.started, self._sampler.moments(), paths, self._frames
+        )
+
+    def _announced(self, paths: Sequence[tuple[int, ...]]) -> bool:
+        frames = self._frames.frames
+        return any(frames[i].module == PYTHON for path in paths for i in path[-1:])
 
     def update(self) -> None:
         """Take in what was sampled since the last call."""
@@ -143,16 +187,15 @@ class SampledWindow:
             notes=(*self._notes, *self._doubts(cpu_s)),
             stacks=self._stacks(scale, split),
             frames=tuple(self._frames.frames),
+            python=self._python_join(),
         )
 
     def _stacks(self, scale: float, split: Seconds) -> tuple[StackTime, ...]:
         """Return where each class's time went, divided as the classes are."""
-        paths = self._frames.update(self._sampler)
         found: defaultdict[tuple[int, tuple[int, ...]], Counter[Kind]] = defaultdict(Counter)
-        for stack in self._sampler.stacks():
-            copied = stack.kind is Kind.FAULT_COW and self._alone
-            kind = Kind.FAULT_ANON if copied else stack.kind
-            found[stack.tid, paths[stack.node]][kind] += stack.count
+        for (tid, seen, frames), n in self._paths().items():
+            copied = seen is Kind.FAULT_COW and self._alone
+            found[tid, frames][Kind.FAULT_ANON if copied else seen] += n
         counted = []
         for (tid, frames), kinds in found.items():
             # A fault of no visible kind is of those that were seen at its
@@ -162,6 +205,32 @@ class SampledWindow:
             for kind, seconds in _seconds(kinds, scale, own or split).items():
                 counted.append((tid, kind, frames, seconds, kinds[kind]))
         return stack_times(counted)
+
+    def _paths(self) -> Mapping[tuple[int, Kind, tuple[int, ...]], int]:
+        """Return how many samples there are of each thread, kind and stack."""
+        if self._joined:
+            return self._joined.samples
+        paths = self._frames.update(self._sampler)
+        folded = [fold(path, (), self._frames) for path in paths]
+        found: Counter[tuple[int, Kind, tuple[int, ...]]] = Counter()
+        for stack in self._sampler.stacks():
+            found[stack.tid, stack.kind, folded[stack.node]] += stack.count
+        return found
+
+    def _python_join(self) -> PythonJoin | None:
+        if self._joined:
+            return self._joined.join
+        found = self._paths()
+        is_of_python = {i for i, f in enumerate(self._frames.frames) if f.module == PYTHON}
+        if not is_of_python:
+            return None
+        with_, tids = 0, set()
+        for (tid, _, frames), n in found.items():
+            if not is_of_python.isdisjoint(frames):
+                with_ += n
+                tids.add(tid)
+        of_python = sum(n for (tid, _, _), n in found.items() if tid in tids)
+        return PythonJoin("perf-map", with_ / of_python if of_python else 0.0, 0.0)
 
     def _doubts(self, cpu_s: float) -> list[str]:
         counts = self._sampler.counts

@@ -36,6 +36,7 @@ BIN_S = 0.1
 _CELL = struct.Struct("=iIIIQ")
 _STACK = struct.Struct("=iIIIQ")
 _NODE = struct.Struct("=QII")
+_MOMENT = struct.Struct("=QiIII")
 
 # A ring must hold the copied stacks of a quarter of a second.
 _RING_BYTES = 512 * 1024
@@ -120,6 +121,15 @@ def chain(nodes: Sequence[Node], node: int) -> tuple[int, ...]:
         path.append(nodes[node].ip)
         node = nodes[node].parent
     return tuple(path)
+
+
+class Moment(NamedTuple):
+    """One sample."""
+
+    time_ns: int
+    tid: int
+    kind: Kind
+    node: int
 
 
 class Map(NamedTuple):
@@ -211,6 +221,8 @@ class Sampler:
         Sample its child processes too.
     learn
         Keep the kernel's call chains as stacks, in place of the program's.
+    keep_moments
+        Keep the samples one by one as well, for `moments`.
     faults
         Sample not CPU time but every so many page faults in user mode.
     maps_of
@@ -239,6 +251,7 @@ class Sampler:
         start_ns: int | None = None,
         follow: bool = False,
         learn: bool = False,
+        keep_moments: bool = False,
         faults: int = 0,
         maps_of: Sampler | None = None,
         trace: Tracepoints | None = None,
@@ -261,6 +274,7 @@ class Sampler:
                 "follow": follow,
                 "kernel": classifier is not None or learn,
                 "keep_kernel": learn,
+                "keep_moments": keep_moments,
                 "jitter": jitter,
                 "stack_bytes": 0 if learn or trace else stack_bytes(rate_hz),
                 "rate_hz": rate_hz,
@@ -344,6 +358,16 @@ class Sampler:
         data = bytes(ffi.buffer(nodes[0] + start, (n - start) * size))
         return [Node(*node) for node in _NODE.iter_unpack(data)]
 
+    def moments(self) -> list[Moment]:
+        """Return all samples one by one, the first million, where they were to be kept."""
+        moments = ffi.new("zkp_moment_t **")
+        n = lib.zkp_sampler_moments(self.handle, moments)
+        data = bytes(ffi.buffer(moments[0], n * _MOMENT.size)) if n else b""
+        return [
+            Moment(time_ns, tid, KINDS[kind], node)
+            for time_ns, tid, kind, node, _ in _MOMENT.iter_unpack(data)
+        ]
+
     def enable(self, *, on: bool) -> None:
         """Let events count or not; they do from the start on."""
         lib.zkp_sampler_enable(self.handle, on)
@@ -420,6 +444,7 @@ def open_sampler(
     *,
     start_ns: int | None = None,
     follow: bool = False,
+    keep_moments: bool = False,
 ) -> tuple[Sampler, list[str]]:
     """Attach to `pid` as well as possible; also return what to tell the user.
 
@@ -440,6 +465,7 @@ def open_sampler(
             jitter=jitter,
             start_ns=start_ns,
             follow=follow,
+            keep_moments=keep_moments,
         )
     except PerfUnavailableError as error:
         if error.errno != errno.EMFILE:
@@ -455,6 +481,7 @@ def open_sampler(
             jitter=jitter,
             start_ns=start_ns,
             follow=follow,
+            keep_moments=keep_moments,
         )
     except PerfUnavailableError as error:
         raise PerfUnavailableError(errno.EMFILE, _explain(errno.EMFILE, kernel=True)) from error

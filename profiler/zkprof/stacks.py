@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from ._native import lib
 from .errors import ZkprofError
 from .model import Frame, Kind, StackTime
+from .perf_map import PerfMap
 from .procfs import Mapping, Process, printable
 from .sampler import Map
 from .symbols import Module, vdso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from .sampler import Node, Sampler
 
@@ -39,7 +40,7 @@ class Spaces:
     """
 
     def __init__(self, process: Process) -> None:
-        self._process = process
+        self.process = process
         # By device-independent identity: an inode number and a name.
         self._modules: dict[tuple[int, str], Module] = {}
         self._numbers: dict[tuple[int, str], int] = {}
@@ -56,9 +57,9 @@ class Spaces:
 
     def prepare(self) -> None:
         """Read the target's files, before anything is sampled: that takes a while."""
-        for m in self._process.maps():
+        for m in self.process.maps():
             if "x" in m.perms:
-                self._module(self._process, m)
+                self._module(self.process, m)
 
     def supply(self, sampler: Sampler) -> None:
         """Read the mappings of processes about which the sampler's are old."""
@@ -70,8 +71,8 @@ class Spaces:
             # Reading holds up the target's own mapping calls: ever more rarely.
             self._next[pid] = (now + wait, min(2 * wait, _LONGEST_WAIT_S))
             try:
-                if pid == self._process.pid:
-                    self._hand_over(sampler, self._process)
+                if pid == self.process.pid:
+                    self._hand_over(sampler, self.process)
                 else:
                     with Process(pid) as process:
                         self._hand_over(sampler, process)
@@ -142,7 +143,7 @@ class Names:
         self._index: dict[Frame, int] = {}
         self._nodes: dict[int, list[Node]] = defaultdict(list)
         self._paths: dict[int, list[tuple[int, ...]]] = defaultdict(lambda: [()])
-        self.jit: Callable[[int], Frame | None] = lambda _: None
+        self._perf_map = PerfMap(spaces.process)
 
     def number(self, frame: Frame) -> int:
         """Return a frame's index in `frames`."""
@@ -151,10 +152,17 @@ class Names:
             self.frames.append(frame)
         return self._index[frame]
 
+    def look_again(self) -> None:
+        """Forget which frames addresses are of: more may be known by now."""
+        self._paths.clear()
+
     def update(self, sampler: Sampler) -> list[tuple[int, ...]]:
         """Return, for each of a sampler's nodes, the frames from outermost to it."""
         nodes, paths = self._nodes[id(sampler)], self._paths[id(sampler)]
-        nodes += sampler.nodes(len(nodes))
+        new = sampler.nodes(len(nodes))
+        nodes += new
+        if not all(node.module for node in new):
+            self._perf_map.read()
         # A node's parent has always been there before it; number 0 is none.
         for node in nodes[len(paths) :]:
             frame = self.number(self._frame(node))
@@ -163,7 +171,7 @@ class Names:
 
     def _frame(self, node: Node) -> Frame:
         if not node.module:
-            return self.jit(node.ip) or Frame(hex(node.ip), "")
+            return self._perf_map.frame(node.ip) or Frame(hex(node.ip), "")
         module = self._spaces.module(node.module)
         if module is None:
             return Frame(hex(node.ip), "")

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .model import Bin, Frame, Kind, MemoryPoint, Share, StackTime, ThreadTime, Tier
+    from collections.abc import Sequence
+
+    from .model import Bin, Frame, Kind, MemoryPoint, PythonJoin, Share, StackTime, ThreadTime, Tier
+    from .procfs import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Findings:
     notes: tuple[str, ...]
     frames: tuple[Frame, ...] = ()
     stacks: tuple[StackTime, ...] = ()
+    python: PythonJoin | None = None
 
 
 class Window(Protocol):
@@ -41,6 +45,9 @@ class Window(Protocol):
     def wait(self, timeout_s: float) -> None:
         """Let up to `timeout_s` pass, gathering what cannot wait."""
 
+    def look(self, mappings: Sequence[Mapping]) -> None:
+        """Take note of what the target has mapped, now and again later."""
+
     def update(self) -> None:
         """Gather all that there is by now."""
 
@@ -49,6 +56,9 @@ class Window(Protocol):
 
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known, between two readings of the target's counters."""
+
+    def finish(self) -> None:
+        """Gather what can be had at the end of the window only."""
 
     def close(self) -> None:
         """Detach from the target; a second call does nothing."""
