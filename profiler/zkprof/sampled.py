@@ -14,7 +14,7 @@ from .bootstrap import shares
 from .calibrate import page_cost, sample_cost_s
 from .classify import ATTRIBUTED_FAULTS, Classifier, NoKernelSymbolsError
 from .learn import learned_classifier
-from .model import Bin, Kind, Share, ThreadTime, Tier
+from .model import Bin, Kind, PythonJoin, Share, ThreadTime, Tier
 from .perf_map import PYTHON
 from .python_stacks import Joined, PySpy, fold, is_python
 from .sampler import BIN_S, PerfUnavailableError, open_sampler
@@ -24,7 +24,7 @@ from .window import Findings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .model import MemoryPoint, PythonJoin, StackTime
+    from .model import MemoryPoint, StackTime
     from .procfs import Family
     from .procfs import Mapping as MemoryMapping
 
