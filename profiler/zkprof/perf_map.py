@@ -76,6 +76,11 @@ class PerfMap:
             self._size = facts.st_size
             return file.read(_MAX_BYTES).decode("utf-8", "replace")
 
+    def exists(self) -> bool:
+        """Whether the process has announced any functions."""
+        self.read()
+        return bool(self._found)
+
     def frame(self, address: int) -> Frame | None:
         """Return the function that an address is in."""
         i = bisect.bisect_right(self._starts, address) - 1

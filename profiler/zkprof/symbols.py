@@ -129,6 +129,13 @@ class Module:
         """Let go of the file; symbols not read by now stay unknown."""
         self._file.close()
 
+    def has_symbols(self) -> bool:
+        """Whether more than its exported functions have names."""
+        with suppress(Exception):
+            elf = ELFFile(self._file)
+            return bool(_symbols(elf, ".symtab", ".strtab") or _separate_symbols(elf))
+        return False
+
     def function(self, address: int) -> Function | None:
         """Return the function that an address of the file is in."""
         if self._functions is None:
