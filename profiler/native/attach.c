@@ -241,6 +241,7 @@ static int attach_new_threads(zkp_sampler_t *s, int32_t pid,
     DIR *dir = opendir(path);
     if (!dir)
         return errno == ENOENT ? -ESRCH : -errno;
+    bool tasks = s->config.scope == ZKP_SCOPE_TASKS;
     int found = 0, rc = 0;
     for (struct dirent *d; rc >= 0 && (d = readdir(dir));) {
         int32_t tid = (int32_t)strtol(d->d_name, NULL, 10);
@@ -252,9 +253,9 @@ static int attach_new_threads(zkp_sampler_t *s, int32_t pid,
         if (!is_new)
             continue;
         rc = note_tid(known, tid);
-        if (!rc && late)
+        if (!rc && late && tasks)
             rc = note_tid(&s->late_tids, tid);
-        if (!rc && s->config.scope == ZKP_SCOPE_TASKS)
+        if (!rc && tasks)
             rc = attach_thread(s, tid);
         found++;
     }

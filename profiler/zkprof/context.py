@@ -62,6 +62,9 @@ class Surroundings:
             self._tracer = None
 
     def _open_tracer(self) -> None:
+        if self._family.process.is_32_bit():
+            self.notes.append("bytes mapped are not known: 32-bit programs are not traced")
+            return
         try:
             points = tracepoints()
             self._tracer = Sampler(

@@ -214,7 +214,7 @@ def _memory(process: Process, mappings: list[Mapping]) -> Check:
 
 
 def _symbols(process: Process, mappings: list[Mapping]) -> Iterator[Check]:
-    if _is_32_bit(process):
+    if process.is_32_bit():
         yield Check(
             "32-bit", False, "a 32-bit program: stacks by frame pointers only, calls not traced"
         )
@@ -254,9 +254,3 @@ def _symbols(process: Process, mappings: list[Mapping]) -> Iterator[Check]:
 def _some(names: list[str]) -> str:
     shown = ", ".join(printable(name) for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
-def _is_32_bit(process: Process) -> bool:
-    with suppress(OSError), process.open_file("exe") as file:
-        return file.read(5)[4:5] == b"\x01"
-    return False

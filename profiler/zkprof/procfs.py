@@ -253,6 +253,12 @@ class Process:
         flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         return os.fdopen(os.open(name, flags, dir_fd=self._dir), "rb")
 
+    def is_32_bit(self) -> bool:
+        """Whether its program is a 32-bit one; False where that cannot be told."""
+        with suppress(OSError), self.open_file("exe") as file:
+            return file.read(5)[4:5] == b"\x01"
+        return False
+
     def open_folder(self, name: str) -> int:
         """Open a folder below the process's directory, to find files in; a descriptor."""
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -306,24 +312,33 @@ class Process:
         except OSError:
             return ""
 
-    def threads(self) -> dict[int, Stat]:
-        """Read the ``stat`` of every thread that there is now."""
+    def tids(self) -> list[int]:
+        """List the threads that there are now."""
         try:
             fd = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._dir)
         except (FileNotFoundError, ProcessLookupError):
-            return {}
+            return []
         try:
-            tids = [int(name) for name in os.listdir(fd)]  # noqa: PTH208  (a descriptor)
+            return [int(name) for name in os.listdir(fd)]  # noqa: PTH208  (a descriptor)
         except ProcessLookupError:
-            tids = []
+            return []
         finally:
             os.close(fd)
+
+    def threads(self) -> dict[int, Stat]:
+        """Read the ``stat`` of every thread that there is now."""
         found = {}
-        for tid in tids:
-            try:
+        for tid in self.tids():
+            with suppress(NoSuchProcessError):  # ended since
                 found[tid] = parse_stat(self._text(f"task/{tid}/stat"))
-            except NoSuchProcessError:
-                continue  # ended since
+        return found
+
+    def children(self) -> list[int]:
+        """List the processes that it has forked and that are there now."""
+        found: list[int] = []
+        for tid in self.tids():
+            with suppress(NoSuchProcessError, OSError, ValueError):
+                found += map(int, self._text(f"task/{tid}/children").split())
         return found
 
     def shares_pages(self) -> bool:
@@ -339,14 +354,6 @@ class Process:
                 if parse_stat(Path(f"/proc/{pid}/stat").read_text()).stack == own:
                     return True
         return own == 0
-
-    def children(self) -> list[int]:
-        """Return the processes that it has forked and that are there now."""
-        found: list[int] = []
-        for tid in self.threads():
-            with suppress(NoSuchProcessError, OSError, ValueError):
-                found += map(int, self._text(f"task/{tid}/children").split())
-        return found
 
     def point(self) -> tuple[MemoryPoint, Stat]:
         """Read memory and CPU time together, as often as 20 times a second.

@@ -28,6 +28,7 @@ import sys
 import sysconfig
 import time
 from collections import Counter, defaultdict
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .sampler import Moment
-    from .stacks import Names
+    from .stacks import Names, Paths
 
 RATE_HZ = 200.0
 # A sample takes the stack that was seen at most this long before or after.
@@ -212,6 +213,14 @@ class PySpy:
             return None
 
 
+@lru_cache(maxsize=65536)
+def _interprets(frame: Frame) -> bool:
+    """Whether Python functions stand for this frame and all that called it."""
+    if frame.module == PYTHON:
+        return True
+    return bool(_INTERPRETER.match(frame.name) and _PYTHON_FILE.search(f"/{frame.module}"))
+
+
 def fold(path: tuple[int, ...], python: tuple[int, ...], names: Names) -> tuple[int, ...]:
     """Put Python functions in the place of the interpreter's.
 
@@ -231,10 +240,7 @@ def fold(path: tuple[int, ...], python: tuple[int, ...], names: Names) -> tuple[
             return path
     last = -1
     for at, i in enumerate(path):
-        frame = names.frames[i]
-        if frame.module == PYTHON or (
-            _INTERPRETER.match(frame.name) and _PYTHON_FILE.search(f"/{frame.module}")
-        ):
+        if _interprets(names.frames[i]):
             last = at
     return (*python, *path[last + 1 :])
 
@@ -247,7 +253,7 @@ class Joined:
         timeline: Timeline,
         started: float,
         moments: Sequence[Moment],
-        paths: Sequence[tuple[int, ...]],
+        paths: Paths | Sequence[tuple[int, ...]],
         names: Names,
     ) -> None:
         self._timeline, self._started = timeline, started
@@ -281,7 +287,9 @@ class Joined:
     def _at(self, m: Moment, offset_s: float) -> tuple[PyStack, float]:
         return self._timeline.at(m.tid, m.time_ns / 1e9 - self._started - offset_s)
 
-    def _best_offset(self, moments: Sequence[Moment], paths: Sequence[tuple[int, ...]]) -> float:
+    def _best_offset(
+        self, moments: Sequence[Moment], paths: Paths | Sequence[tuple[int, ...]]
+    ) -> float:
         told = {
             offset: _information(
                 (stack[-1] if stack else None, (m.kind, paths[m.node][-1:]))

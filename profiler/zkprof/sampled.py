@@ -36,6 +36,8 @@ Bins = defaultdict[int, defaultdict[int, Counter[Kind]]]
 _MAX_UNKNOWN = 0.02
 # Of the samples expected: below this, threads are too short to be sampled.
 _MIN_COVERAGE = 0.8
+# Of the stacks: below this, where the time goes is only told in part.
+_MIN_COMPLETE = 0.7
 
 
 class SampledWindow:
@@ -115,7 +117,8 @@ class SampledWindow:
         """Join the samples with what py-spy has seen, unless names are known exactly."""
         self._frames.look_again()
         paths = self._frames.update(self._sampler)
-        if self._py_spy is None or self._announced(paths):
+        announced = any(frame.module == PYTHON for frame in self._frames.frames)
+        if self._py_spy is None or announced:
             return
         timeline = self._py_spy.finish()
         if timeline is None:
@@ -124,10 +127,6 @@ class SampledWindow:
         self._joined = Joined(
             timeline, self._py_spy.started, self._sampler.moments(), paths, self._frames
         )
-
-    def _announced(self, paths: Sequence[tuple[int, ...]]) -> bool:
-        frames = self._frames.frames
-        return any(frames[i].module == PYTHON for path in paths for i in path[-1:])
 
     def update(self) -> None:
         """Take in what was sampled since the last call."""
@@ -170,6 +169,7 @@ class SampledWindow:
             ThreadTime(tid, self._sampler.name(tid), sum(kinds.values()), kinds)
             for tid, kinds in by_thread.items()
         ]
+        found = self._paths()
         return Findings(
             cpu_s=cpu_s,
             classes=_classes(blocks, cpu_s),
@@ -185,19 +185,24 @@ class SampledWindow:
             ns_per_fault=page_cost().touch_ns,
             overhead=self._rate_hz * self._cost_s,
             notes=(*self._notes, *self._doubts(cpu_s)),
-            stacks=self._stacks(scale, split),
+            stacks=self._stacks(found, scale, split),
             frames=tuple(self._frames.frames),
-            python=self._python_join(),
+            python=self._python_join(found),
         )
 
-    def _stacks(self, scale: float, split: Seconds) -> tuple[StackTime, ...]:
+    def _stacks(
+        self,
+        found: Mapping[tuple[int, Kind, tuple[int, ...]], int],
+        scale: float,
+        split: Seconds,
+    ) -> tuple[StackTime, ...]:
         """Return where each class's time went, divided as the classes are."""
-        found: defaultdict[tuple[int, tuple[int, ...]], Counter[Kind]] = defaultdict(Counter)
-        for (tid, seen, frames), n in self._paths().items():
+        places: defaultdict[tuple[int, tuple[int, ...]], Counter[Kind]] = defaultdict(Counter)
+        for (tid, seen, frames), n in found.items():
             copied = seen is Kind.FAULT_COW and self._alone
-            found[tid, frames][Kind.FAULT_ANON if copied else seen] += n
+            places[tid, frames][Kind.FAULT_ANON if copied else seen] += n
         counted = []
-        for (tid, frames), kinds in found.items():
+        for (tid, frames), kinds in places.items():
             # A fault of no visible kind is of those that were seen at its
             # place, or else of those seen anywhere.
             here = {k: kinds[k] for k in ATTRIBUTED_FAULTS if kinds[k]}
@@ -211,16 +216,16 @@ class SampledWindow:
         if self._joined:
             return self._joined.samples
         paths = self._frames.update(self._sampler)
-        folded = [fold(path, (), self._frames) for path in paths]
         found: Counter[tuple[int, Kind, tuple[int, ...]]] = Counter()
         for stack in self._sampler.stacks():
-            found[stack.tid, stack.kind, folded[stack.node]] += stack.count
+            found[stack.tid, stack.kind, fold(paths[stack.node], (), self._frames)] += stack.count
         return found
 
-    def _python_join(self) -> PythonJoin | None:
+    def _python_join(
+        self, found: Mapping[tuple[int, Kind, tuple[int, ...]], int]
+    ) -> PythonJoin | None:
         if self._joined:
             return self._joined.join
-        found = self._paths()
         is_of_python = {i for i, f in enumerate(self._frames.frames) if f.module == PYTHON}
         if not is_of_python:
             return None
@@ -238,6 +243,12 @@ class SampledWindow:
         if counts.lost:
             share = counts.lost / (counts.lost + counts.samples)
             doubts.append(f"{counts.lost} samples ({share:.1%}) were lost: lower --rate")
+        if counts.samples > 100 and counts.complete < _MIN_COMPLETE * counts.samples:
+            doubts.append(
+                f"{1 - counts.complete / counts.samples:.0%} of the stacks lack their outer part: "
+                "they are deeper than was copied, or cross code that only frame pointers lead "
+                "through (-fno-omit-frame-pointer; Rust: -C force-frame-pointers=yes)"
+            )
         if counts.throttled:
             doubts.append(f"the kernel slowed sampling down {counts.throttled} times: lower --rate")
         # Interrupts cannot be learned.

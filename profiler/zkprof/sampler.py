@@ -40,6 +40,7 @@ _MOMENT = struct.Struct("=QiIII")
 
 # A ring must hold the copied stacks of a quarter of a second.
 _RING_BYTES = 512 * 1024
+_SPARE = 24
 _STACK_LIMITS = (256, 8192)
 
 
@@ -152,6 +153,11 @@ class CallFrames:
     hdr_vaddr: int
     frames: bytes
     frames_vaddr: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of both."""
+        return len(self.hdr) + len(self.frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +303,7 @@ class Sampler:
         out = ffi.new("zkp_sampler_t **")
         rc = lib.zkp_sampler_open(config, out)
         if rc:
-            raise PerfUnavailableError(-rc, _explain(-rc, kernel=classifier is not None))
+            raise PerfUnavailableError(-rc, _explain(-rc, kernel=classifier is not None or learn))
         self.handle = ffi.gc(out[0], lib.zkp_sampler_close)
 
     def __enter__(self) -> Self:
@@ -471,7 +477,9 @@ def open_sampler(
         if error.errno != errno.EMFILE:
             raise
     else:
-        return sampler, []
+        if _descriptors_left():
+            return sampler, []
+        sampler.close()
     try:
         sampler = Sampler(
             pid,
@@ -491,6 +499,19 @@ def open_sampler(
         "keeping this one's samples; raise `ulimit -Hn` to sample it alone"
     )
     return sampler, [note]
+
+
+def _descriptors_left() -> bool:
+    """Whether enough descriptors are left for everything else."""
+    spare: list[int] = []
+    try:
+        spare += (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_SPARE))
+    except OSError:
+        return False
+    finally:
+        for fd in spare:
+            os.close(fd)
+    return True
 
 
 def raise_descriptor_limit() -> None:

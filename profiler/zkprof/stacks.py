@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from .sampler import Node, Sampler
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 8.0
-_MAX_MODULES = 4096
+_MAX_MODULES = 512
+_MAX_CALL_FRAMES = 1 << 30
 
 
 class Spaces:
@@ -43,6 +44,7 @@ class Spaces:
         self.process = process
         # By device-independent identity: an inode number and a name.
         self._modules: dict[tuple[int, str], Module] = {}
+        self._room = _MAX_CALL_FRAMES
         self._numbers: dict[tuple[int, str], int] = {}
         self._of_number: dict[int, Module] = {}
         # pid -> when to read its maps again at the earliest, and how long
@@ -110,6 +112,10 @@ class Spaces:
             module = self._read(process, m)
             if module:
                 self._modules[key] = module
+                # A file may be made to claim any size: there is an end to it.
+                self._room -= module.call_frames.size if module.call_frames else 0
+                if self._room < 0:
+                    module.call_frames = None
         return self._modules.get(key)
 
     def _read(self, process: Process, m: Mapping) -> Module | None:
@@ -128,6 +134,24 @@ class Spaces:
         return self._of_number.get(number)
 
 
+class Paths:
+    """The frames of stacks, from the outermost to a node."""
+
+    def __init__(self) -> None:
+        self.parents: list[int] = []
+        self.frames: list[int] = []
+        self._known: dict[int, tuple[int, ...]] = {}
+
+    def __getitem__(self, node: int) -> tuple[int, ...]:
+        if node not in self._known:
+            path, at = [], node
+            while at:
+                path.append(self.frames[at])
+                at = self.parents[at]
+            self._known[node] = tuple(reversed(path))
+        return self._known[node]
+
+
 class Names:
     """The frames of a measurement: functions, each with a number.
 
@@ -141,8 +165,7 @@ class Names:
         self._spaces = spaces
         self.frames: list[Frame] = []
         self._index: dict[Frame, int] = {}
-        self._nodes: dict[int, list[Node]] = defaultdict(list)
-        self._paths: dict[int, list[tuple[int, ...]]] = defaultdict(lambda: [()])
+        self._paths: dict[int, Paths] = {}
         self._perf_map = PerfMap(spaces.process)
 
     def number(self, frame: Frame) -> int:
@@ -156,17 +179,15 @@ class Names:
         """Forget which frames addresses are of: more may be known by now."""
         self._paths.clear()
 
-    def update(self, sampler: Sampler) -> list[tuple[int, ...]]:
+    def update(self, sampler: Sampler) -> Paths:
         """Return, for each of a sampler's nodes, the frames from outermost to it."""
-        nodes, paths = self._nodes[id(sampler)], self._paths[id(sampler)]
-        new = sampler.nodes(len(nodes))
-        nodes += new
+        paths = self._paths.setdefault(id(sampler), Paths())
+        new = sampler.nodes(len(paths.parents))
         if not all(node.module for node in new):
             self._perf_map.read()
-        # A node's parent has always been there before it; number 0 is none.
-        for node in nodes[len(paths) :]:
-            frame = self.number(self._frame(node))
-            paths.append((*paths[node.parent], frame))
+        for node in new:
+            paths.parents.append(node.parent)
+            paths.frames.append(self.number(self._frame(node)))
         return paths
 
     def _frame(self, node: Node) -> Frame:

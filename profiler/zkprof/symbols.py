@@ -31,7 +31,10 @@ from .sampler import CallFrames
 if TYPE_CHECKING:
     from elftools.elf.sections import Section
 
+# What we are ready to read of one file; the largest programs have a tenth.
 _MAX_SECTION = 256 << 20
+_MAX_SECTIONS = 4096
+_MAX_FUNCTIONS = 2_000_000
 _MAX_NAME = 4096
 _SYMBOL = {64: struct.Struct("<IBBHQQ"), 32: struct.Struct("<IIIBBH")}
 _PF_X = 1
@@ -92,6 +95,8 @@ class Module:
 
     def _read_layout(self) -> None:
         elf = ELFFile(self._file)
+        if elf.num_sections() > _MAX_SECTIONS or elf.num_segments() > _MAX_SECTIONS:
+            return
         self._segments = [
             (s["p_offset"], s["p_offset"] + s["p_filesz"], s["p_vaddr"])
             for s in elf.iter_segments("PT_LOAD")
@@ -150,6 +155,8 @@ class Module:
         found: dict[int, Function] = {}
         with suppress(Exception), self._file as file:
             elf = ELFFile(file)
+            if elf.num_sections() > _MAX_SECTIONS:
+                return []
             tables = [_symbols(elf, ".dynsym", ".dynstr")]
             own = _symbols(elf, ".symtab", ".strtab")
             tables.append(own or _separate_symbols(elf))
@@ -183,6 +190,8 @@ def _symbols(elf: ELFFile, table: str, strings: str) -> dict[int, Function]:
             name, info, _, section, value, size = entry
         else:
             name, value, size, info, _, section = entry
+        if len(found) >= _MAX_FUNCTIONS:
+            break
         if info & 0xF not in _FUNCTION_TYPES or not section or not value:
             continue
         end = names.find(b"\0", name)

@@ -246,6 +246,30 @@ def test_damaged_call_frame_information_does_no_harm(
                 spaces.close()
 
 
+def test_random_call_frame_information_is_read_within_its_bounds(tmp_path: Path) -> None:
+    """Under AddressSanitizer and UBSan, in a program of its own."""
+    here = Path(__file__).parent
+    program = tmp_path / "cfi_fuzz"
+    native = here.parents[1] / "profiler" / "native"
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [os.environ.get("CC", "cc"), "-std=gnu11", "-g", "-O1", *sanitize, f"-I{native}"]
+    source = here / "targets" / "cfi_fuzz.c"
+    built = subprocess.run(
+        [*command, "-D_GNU_SOURCE", str(source), "-o", str(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "cannot find" in built.stderr:
+        pytest.skip("the compiler has no sanitizers")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([program, "20000"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    counts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    assert all(n > 100 for n in counts.values()), counts
+
+
 def _damage(module: Module, random_: random.Random, round_: int) -> None:
     cfi = module.call_frames
     if cfi is None:
