@@ -68,13 +68,20 @@ def ignore(_: Measurement) -> None:
 
 
 def watch(
-    pid: int, duration_s: float, rate_hz: float, *, out: Console | None, title: str
+    pid: int,
+    duration_s: float,
+    rate_hz: float,
+    *,
+    out: Console | None,
+    title: str,
+    children: bool = False,
+    python: bool = True,
 ) -> Measurement:
     """Measure a process and show what is known so far.
 
     Parameters
     ----------
-    pid, duration_s, rate_hz
+    pid, duration_s, rate_hz, children, python
         As for `measure`.
     out
         Where the screen goes, if that is a terminal; None shows nothing.
@@ -88,11 +95,13 @@ def watch(
                 def tick(m: Measurement) -> None:
                     live.update(Report.of(m))
 
-                return measure(pid, duration_s, rate_hz, tick, stop)
+                return measure(
+                    pid, duration_s, rate_hz, tick, stop, children=children, python=python
+                )
         errors = console(sys.stderr)
         progress = errors.status(title) if out and errors.is_terminal else nullcontext()
         with progress:
-            return measure(pid, duration_s, rate_hz, ignore, stop)
+            return measure(pid, duration_s, rate_hz, ignore, stop, children=children, python=python)
 
 
 class Child:

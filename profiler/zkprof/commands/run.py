@@ -43,7 +43,15 @@ def run(args: argparse.Namespace) -> int:
     # Standard output is the command's; the report goes to stderr.
     with outputs.Outputs(args, to=sys.stderr) as output, Child(command) as child:
         try:
-            m = watch(child.pid, args.duration or math.inf, args.rate, out=None, title="")
+            m = watch(
+                child.pid,
+                args.duration or math.inf,
+                args.rate,
+                out=None,
+                title="",
+                children=args.children,
+                python=args.python,
+            )
             if output.write(Report.of(m, command)) is Exit.GATE:
                 failed = Exit.GATE
         except ZkprofError as error:
