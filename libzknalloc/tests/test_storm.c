@@ -33,6 +33,7 @@ static const struct {
     {"ZK_NALLOC_IDLE_SECONDS", {NULL, "0", "1"}, 3},
     {"ZK_NALLOC_COLOUR", {NULL, "0"}, 2},
     {"ZK_NALLOC_THP", {NULL, "0"}, 2},
+    {"ZK_NALLOC_SPARSE", {NULL, "0"}, 2},
 };
 
 #define OPTIONS (sizeof options_tried / sizeof options_tried[0])
