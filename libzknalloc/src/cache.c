@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "debug.h"
 #include "heap.h"
 #include "init.h"
 #include "log.h"
@@ -35,7 +36,8 @@ static struct heap_request request_for(size_t size, size_t alignment)
     struct heap_request request = {.align = 1};
     request.coloured =
         options.colour && size >= COLOUR_LEAST && alignment <= 64;
-    request.pages = pages_for(size + (request.coloured ? COLOUR_MOST : 0));
+    request.pages = pages_for(size + (request.coloured ? COLOUR_MOST : 0)) +
+                    debug_extra_pages();
     if (unlikely(alignment > pages_to_bytes(1)))
         request.align = (uint32_t)(alignment >> heap.page_shift);
     return request;
@@ -54,7 +56,8 @@ static struct region *live_region(const void *ptr)
 
 static size_t capacity(const struct region *region)
 {
-    const char *end = page_address(region->page + region->pages);
+    const char *end =
+        page_address(region->page + region->pages - (region->guarded ? 1 : 0));
     return (size_t)(end - load_relaxed(&region->addr));
 }
 
@@ -157,6 +160,8 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
         if (region == NULL)
             return NULL;
     }
+    if (unlikely(options.debug != DEBUG_OFF))
+        debug_take(region, size, alignment);
     region->zeroed = zeroed;
     if (zeroed)
         zero_clear(region, size);
@@ -164,6 +169,17 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
 }
 
 /* --------------------------------------------------------------------- free */
+
+/* A freed region under ZK_NALLOC_DEBUG. */
+static COLD void give_debugged(struct region *region)
+{
+    stats_add(STAT_frees, 1);
+    stats_sub(STAT_regions_now, 1);
+    region = debug_give(region);
+    if (region != NULL)
+        region->left = NULL;
+    give(region);
+}
 
 void cache_free(void *ptr, size_t size)
 {
@@ -176,6 +192,12 @@ void cache_free(void *ptr, size_t size)
             memory_order_relaxed)))
         log_misuse("freed twice", ptr);
 
+    if (unlikely(options.wipe))
+        zero_wipe(region->page, region->pages - (region->guarded ? 1 : 0));
+    if (unlikely(options.debug != DEBUG_OFF)) {
+        give_debugged(region);
+        return;
+    }
     if (unlikely(region->sparse)) {
         stats_add(STAT_frees, 1);
         stats_sub(STAT_regions_now, 1);
@@ -248,6 +270,17 @@ static void *grow(struct region *region, void *ptr, size_t size)
     return result;
 }
 
+/* Under ZK_NALLOC_DEBUG each size is a region of its own. */
+static COLD void *move_debugged(void *ptr, size_t had, size_t size)
+{
+    void *moved = cache_alloc(size, 1, false);
+    if (moved != NULL) {
+        memcpy(moved, ptr, min_size(had, size));
+        cache_free(ptr, 0);
+    }
+    return moved;
+}
+
 /* Make REGION, a sparse one, useful for SIZE bytes. */
 static void *resize_sparse(struct region *region, void *ptr, size_t size)
 {
@@ -278,13 +311,17 @@ void *cache_realloc(void *ptr, size_t size)
 
     if (unlikely(size >= heap.span))
         return NULL;
-    if (unlikely(region->sparse)) {
+    if (unlikely(options.debug != DEBUG_OFF)) {
+        result = move_debugged(ptr, had, size);
+    } else if (unlikely(region->sparse)) {
         result = resize_sparse(region, ptr, size);
     } else if (size > had) {
         result = grow(region, ptr, size);
     } else if (had - size >= ZKN_THRESHOLD) {
         uint32_t keep =
             region->pages - (uint32_t)((had - size) >> heap.page_shift);
+        if (unlikely(options.wipe))
+            zero_wipe(region->page + keep, region->pages - keep);
         heap_shrink(region, keep);
     }
     if (result != NULL)

@@ -25,6 +25,7 @@
 #define ZKN_HAVE_SINGLE_THREADED 0
 #endif
 
+#include "debug.h"
 #include "heap.h"
 #include "hooks.h"
 #include "log.h"
@@ -82,6 +83,7 @@ static size_t cpus(void)
 static void init(void)
 {
     options_load();
+    debug_open();
     size_t ceiling = options.cache_bytes, magazine = options.magazine_bytes;
     size_t heap_ceiling = SIZE_MAX;
     if (ceiling == OPTION_AUTO) {
