@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "debug.h"
 #include "heap.h"
 #include "init.h"
 #include "log.h"
@@ -38,7 +39,8 @@ static struct heap_request request_for(size_t size, size_t alignment)
     struct heap_request request = {.align = 1};
     request.coloured = options.colour && size >= COLOUR_LEAST &&
                        size % COLOUR_UNIT == 0 && alignment <= 64;
-    request.pages = pages_for(size + (request.coloured ? COLOUR_MOST : 0));
+    request.pages = pages_for(size + (request.coloured ? COLOUR_MOST : 0)) +
+                    debug_extra_pages();
     if (unlikely(alignment > pages_to_bytes(1)))
         request.align = (uint32_t)(alignment >> heap.page_shift);
     return request;
@@ -57,7 +59,8 @@ static struct region *live_region(const void *ptr)
 
 static size_t capacity(const struct region *region)
 {
-    const char *end = page_address(region->page + region->pages);
+    const char *end =
+        page_address(region->page + region->pages - (region->guarded ? 1 : 0));
     return (size_t)(end - load_relaxed(&region->addr));
 }
 
@@ -172,6 +175,8 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
         if (region == NULL)
             return NULL;
     }
+    if (unlikely(options.debug != DEBUG_OFF))
+        debug_take(region, size, alignment);
     region->zeroed = zeroed;
     if (zeroed)
         zero_clear(region, size);
@@ -179,6 +184,17 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
 }
 
 /* --------------------------------------------------------------------- free */
+
+/* A freed region under ZK_NALLOC_DEBUG. */
+static COLD void give_debugged(struct region *region)
+{
+    stats_add(STAT_frees, 1);
+    stats_sub(STAT_regions_now, 1);
+    region = debug_give(region);
+    if (region != NULL)
+        region->left = NULL;
+    give(region);
+}
 
 void cache_free(void *ptr, size_t size)
 {
@@ -191,6 +207,12 @@ void cache_free(void *ptr, size_t size)
             memory_order_relaxed)))
         log_misuse("freed twice", ptr);
 
+    if (unlikely(options.wipe))
+        zero_wipe(region->page, region->pages - (region->guarded ? 1 : 0));
+    if (unlikely(options.debug != DEBUG_OFF)) {
+        give_debugged(region);
+        return;
+    }
     if (unlikely(region->sparse)) {
         stats_add(STAT_frees, 1);
         stats_sub(STAT_regions_now, 1);
@@ -243,7 +265,7 @@ static void *grow(struct region *region, void *ptr, size_t size)
     }
     if (!done && old >= GROW_IN_PLACE)
         done = heap_extend(region, pages, HEAP_ANY, &fresh);
-    if (!done && old >= RELOCATE) {
+    if (!done && old >= RELOCATE && !options.wipe) {
         store_relaxed(&region->state, REGION_HELD);
         moved = counted(heap_relocate(region, pages, &fresh), size, fresh);
         if (moved != NULL) {
@@ -271,6 +293,17 @@ static void *grow(struct region *region, void *ptr, size_t size)
     void *result = publish(moved);
     cache_free(ptr, 0);
     return result;
+}
+
+/* Under ZK_NALLOC_DEBUG each size is a region of its own. */
+static COLD void *move_debugged(void *ptr, size_t had, size_t size)
+{
+    void *moved = cache_alloc(size, 1, false);
+    if (moved != NULL) {
+        memcpy(moved, ptr, min_size(had, size));
+        cache_free(ptr, 0);
+    }
+    return moved;
 }
 
 /* Make REGION, a sparse one, useful for SIZE bytes. */
@@ -303,13 +336,17 @@ void *cache_realloc(void *ptr, size_t size)
 
     if (unlikely(size >= heap.span))
         return NULL;
-    if (unlikely(region->sparse)) {
+    if (unlikely(options.debug != DEBUG_OFF)) {
+        result = move_debugged(ptr, had, size);
+    } else if (unlikely(region->sparse)) {
         result = resize_sparse(region, ptr, size);
     } else if (size > had) {
         result = grow(region, ptr, size);
     } else if (had - size >= ZKN_THRESHOLD) {
         uint32_t keep =
             region->pages - (uint32_t)((had - size) >> heap.page_shift);
+        if (unlikely(options.wipe))
+            zero_wipe(region->page + keep, region->pages - keep);
         heap_shrink(region, keep);
     }
     if (result != NULL)

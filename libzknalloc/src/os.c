@@ -66,6 +66,11 @@ int os_commit(char *addr, size_t length)
                    mprotect(addr, length, PROT_READ | PROT_WRITE));
 }
 
+int os_forbid(char *addr, size_t length)
+{
+    return COUNTED(STAT_syscalls_map, mprotect(addr, length, PROT_NONE));
+}
+
 /* In headers since glibc 2.35. */
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23

@@ -152,7 +152,7 @@ static void test_relocation(void)
             memset(ptr[i] + had, 'a' + i, size[i] - had);
         }
     }
-    CHECK(stats_now().bytes_moved - moved, >, 64 * MIB);
+    CHECK(stats_now().bytes_moved - moved, >=, 8 * MIB);
     CHECK(stats_now().committed_now, <=,
           stats_now().live_peak + stats_now().live_peak / 24 + 8 * MIB);
     zkn_free(ptr[0]);

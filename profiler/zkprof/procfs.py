@@ -128,7 +128,8 @@ def parse_stat(text: str) -> Stat:
 
 def parse_status(text: str) -> dict[str, str]:
     """Read the text of ``/proc/PID/status``."""
-    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    # Not splitlines(): a name may hold what else that takes for an end of line.
+    pairs = (line.split(":", 1) for line in text.split("\n") if ":" in line)
     return {name: value.strip() for name, value in pairs}
 
 
@@ -149,7 +150,7 @@ def parse_maps(text: str) -> list[Mapping]:
             path=m["path"],
             offset=int(m["offset"], 16),
         )
-        for m in map(_MAPS_LINE.match, text.splitlines())
+        for m in map(_MAPS_LINE.match, text.split("\n"))  # see parse_status()
         if m
     ]
 
