@@ -35,10 +35,9 @@ LETTERS = 250_000
 NAME_LETTERS = 160
 
 GROUP_OF = {kind: group.id for group in GROUPS for kind in group.kinds}
-NAMES = {group.id: group.name for group in GROUPS}
-
 # Where classes over time are not known, only what an allocator could save is.
-_ROUGH = ("anon", "user")
+_ROUGH = {"managed": "memory management", "rest": "everything else"}
+NAMES = {group.id: group.name for group in GROUPS} | _ROUGH
 
 
 def time_chart(m: Measurement) -> dict[str, Any] | None:
@@ -57,7 +56,7 @@ def time_chart(m: Measurement) -> dict[str, Any] | None:
                 seconds[GROUP_OF[kind]] += s
         else:
             managed = sum(b.mm_s.values())
-            seconds = {"anon": managed, "user": sum(b.cpu_s.values()) - managed}
+            seconds = {"managed": managed, "rest": sum(b.cpu_s.values()) - managed}
         for at, part in _overlaps(b, m, columns):
             for group, s in seconds.items():
                 layers[group][at] += part * s / width

@@ -119,7 +119,7 @@ def test_what_is_missing_is_left_out(measurement_of: Callable[..., Any], tier: T
     data = Page(text := page(Report.of(m))).data()
     assert data["flame"] is None
     assert 'id="flame"' not in text
-    assert data["time"]["groups"] == ["anon", "user"], "as much as is known"
+    assert data["time"]["groups"] == ["managed", "rest"], "as much as is known"
 
 
 @pytest.fixture
