@@ -221,7 +221,8 @@ def preload(tmp_path_factory: pytest.TempPathFactory, cmake: str) -> Path:
 
 
 def test_the_real_library(preload: Path) -> None:
-    # 4 buffers of 1 MiB over and over: misses at first, hits ever after.
+    # 4 buffers of 1 MiB over and over: misses at first, hits ever after, save
+    # where the library tries whether zeroed memory is better off in small pages.
     code = (
         "import sys\n"
         "def round():\n"
@@ -253,7 +254,7 @@ def test_the_real_library(preload: Path) -> None:
     assert library.problems == []
     assert found
     assert found.copies == 1
-    assert found.counters["hits"] >= 400
+    assert found.counters["hits"] >= 390
     assert found.hit_rate is not None
     assert found.hit_rate > 0.95
     assert sum(found.class_hits) == found.counters["hits"]
