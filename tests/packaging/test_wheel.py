@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # second cache in some process, so additions are made here by hand.
 ZK_NALLOC = {
     "__init__.py",
+    "_arena.py",
     "_arrays.py",
     "_buffer.py",
     "_config.py",
@@ -36,8 +37,10 @@ ZK_NALLOC = {
     "_native.pyi",
     "_numpy.abi3.so",
     "_numpy.pyi",
+    "_owned.py",
     "_preload.py",
     "_record.py",
+    "_secret.py",
     "_stats.py",
     "cli.py",
     "include/zknalloc.h",
