@@ -111,6 +111,10 @@ static void bad_arguments(void)
     CHECK_TRUE(zkn_arena_alloc(arena, most, 64) == NULL);
     CHECK(errno, ==, ENOMEM);
     CHECK(zkn_arena_used(arena), ==, 0);
+    /* A size that overflows with its padding only. */
+    CHECK_TRUE(zkn_arena_alloc(arena, 1, 1) != NULL);
+    CHECK_TRUE(zkn_arena_alloc(arena, most - 100, 4096) == NULL);
+    CHECK(zkn_arena_used(arena), ==, 1);
     zkn_arena_destroy(arena);
 
     errno = 0;

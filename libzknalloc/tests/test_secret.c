@@ -240,9 +240,8 @@ static void smaps_flags(const void *addr, char *flags, size_t size)
 }
 
 /* `info` claims what /proc shows, no more and no less. */
-static void mapping_flags(void)
+static void check_flags(const zkn_secret_t *secret)
 {
-    zkn_secret_t *secret = create(100);
     unsigned info = zkn_secret_info(secret);
     char flags[512];
     smaps_flags(zkn_secret_data(secret), flags, sizeof flags);
@@ -252,6 +251,12 @@ static void mapping_flags(void)
     CHECK(strstr(flags, " wf") != NULL || strstr(flags, " dc") != NULL, ==,
           (info & ZKN_SECRET_WIPE_ON_FORK) != 0);
     CHECK(strstr(flags, " sh") != NULL, ==, (info & ZKN_SECRET_MEMFD) != 0);
+}
+
+static void mapping_flags(void)
+{
+    zkn_secret_t *secret = create(100);
+    check_flags(secret);
     zkn_secret_destroy(secret);
 }
 
@@ -304,6 +309,7 @@ static void fork_wipes(void)
             CHECK(traps(touch_read, data + 5008), ==, 1);
             /* The child's own from here on, as good as the parent's. */
             CHECK(zkn_secret_info(secrets[access]), ==, info);
+            check_flags(secrets[access]);
             CHECK(zkn_secret_protect(secrets[access], 2), ==, 0);
             fill(secrets[access]);
             zkn_secret_destroy(secrets[access]);
