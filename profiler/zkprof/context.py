@@ -23,7 +23,8 @@ from .model import Context, Traffic
 from .sampler import PerfUnavailableError, Sampler, Tracepoints
 
 if TYPE_CHECKING:
-    from .procfs import Family, Process
+    from .family import Family
+    from .procfs import Process
 
 _CALLS = ("mmap", "munmap", "madvise", "brk", "mremap")
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")

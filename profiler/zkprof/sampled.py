@@ -28,8 +28,8 @@ from .window import Findings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .family import Family
     from .model import MemoryPoint, StackTime
-    from .procfs import Family
     from .procfs import Mapping as MemoryMapping
 
 Seconds = dict[Kind, float]

@@ -12,7 +12,8 @@ import pytest
 
 from zkprof import context
 from zkprof.context import NoTracepointsError, Surroundings, cgroup_memory, tracepoints
-from zkprof.procfs import Family, Process
+from zkprof.family import Family
+from zkprof.procfs import Process
 from zkprof.sampler import PerfUnavailableError, Sampler
 
 if TYPE_CHECKING:

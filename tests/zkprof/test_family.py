@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from zkprof.classify import Classifier, NoKernelSymbolsError
+from zkprof.family import Family
 from zkprof.measure import measure
 from zkprof.model import Kind, Measurement, Tier
-from zkprof.procfs import Children, Family, Process
+from zkprof.procfs import Children, Process
 from zkprof.sampler import PerfUnavailableError, Sampler
 
 if TYPE_CHECKING:
