@@ -53,6 +53,26 @@ def test_requests_are_counted_exactly(
 
 
 @pytest.mark.usefixtures("traceable")
+def test_requests_are_counted_all_along(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    """All that it maps it faults in, so the faults say how much that is."""
+    with run(compiled("workload"), "faults") as target, Process(target.pid) as process:
+        surroundings = Surroundings(Family(process, follow=False))
+        before = process.stat().minor_faults
+        deadline = time.monotonic() + 60
+        while process.stat().minor_faults < before + 60 * 4096 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            surroundings.update()
+        traffic = surroundings.traffic()
+        faults = process.stat().minor_faults - before
+        surroundings.close()
+    assert traffic
+    assert traffic.mapped == pytest.approx(faults * 4096, rel=0.1)
+    assert traffic.unmapped == pytest.approx(traffic.mapped, rel=0.1)
+
+
+@pytest.mark.usefixtures("traceable")
 def test_waits_for_the_lock(compiled: Callable[..., Path], run: Callable[..., Any]) -> None:
     with run(compiled("workload"), "lock") as target, Process(target.pid) as process:
         surroundings = Surroundings(Family(process, follow=False))
