@@ -412,8 +412,8 @@ int zkp_sampler_drain(zkp_sampler_t *s, int timeout_ms)
         if (s->ring_fds[i] >= 0)
             drain_ring(s, &s->rings[i]);
     }
-    if (s->config.jitter)
-        rearm(s);
+    if (s->config.jitter && s->config.event != ZKP_EVENT_TRACE)
+        rearm(s); /* tracepoints have no period: each passing counts */
     return 0;
 }
 

@@ -9,6 +9,7 @@ calibrating thread, so a busy machine disturbs them little.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def sample_cost_s(classifier: Classifier | None) -> float:
     for _ in range(3):
         plain.append(lib.zkp_calibrate_spin(_SPIN_ROUNDS))
         try:
-            with Sampler(tid, _SPIN_RATE_HZ, classifier=classifier) as sampler:
+            with Sampler(os.getpid(), _SPIN_RATE_HZ, classifier=classifier) as sampler:
                 spent = lib.zkp_calibrate_spin(_SPIN_ROUNDS)
                 sampler.drain()
                 count = sum(cell.count for cell in sampler.take() if cell.tid == tid)

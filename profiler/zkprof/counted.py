@@ -34,8 +34,9 @@ from .window import Findings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from .family import Family
     from .model import MemoryPoint
-    from .procfs import Family, Mapping, Stat
+    from .procfs import Mapping, Stat
 
 POLL_S = 0.5
 """How often the threads' counters are read."""

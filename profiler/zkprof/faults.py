@@ -20,7 +20,7 @@ from .model import Kind
 from .sampler import PerfUnavailableError, Sampler
 
 if TYPE_CHECKING:
-    from .procfs import Family
+    from .family import Family
 
 _PERIOD = 199
 _STACK_RATE_HZ = 997.0

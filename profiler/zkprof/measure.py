@@ -15,9 +15,10 @@ from .classify import NoKernelSymbolsError
 from .context import Surroundings
 from .counted import CountedWindow
 from .errors import ZkprofError
+from .family import Family
 from .library import Library
 from .model import Measurement, Method, Tier
-from .procfs import Family, NoSuchProcessError, Process
+from .procfs import NoSuchProcessError, Process
 from .sampled import SampledWindow
 from .sampler import PerfUnavailableError
 from .target import describe

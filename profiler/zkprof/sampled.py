@@ -7,7 +7,10 @@ knows exactly; so a class's time is its share of the samples times that.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .bootstrap import shares
@@ -16,16 +19,17 @@ from .classify import ATTRIBUTED_FAULTS, Classifier, NoKernelSymbolsError
 from .learn import learned_classifier
 from .model import Bin, Kind, PythonJoin, Share, ThreadTime, Tier
 from .perf_map import PYTHON
+from .procfs import NoSuchProcessError
 from .python_stacks import Joined, PySpy, fold, is_python
-from .sampler import BIN_S, PerfUnavailableError, open_sampler
+from .sampler import BIN_S, PerfUnavailableError, Sampler, Scope, open_sampler
 from .stacks import Names, Spaces, stack_times
 from .window import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .family import Family
     from .model import MemoryPoint, StackTime
-    from .procfs import Family
     from .procfs import Mapping as MemoryMapping
 
 Seconds = dict[Kind, float]
@@ -36,8 +40,22 @@ Bins = defaultdict[int, defaultdict[int, Counter[Kind]]]
 _MAX_UNKNOWN = 0.02
 # Of the samples expected: below this, threads are too short to be sampled.
 _MIN_COVERAGE = 0.8
+# How often this is looked at, for how many samples due, and below which part of
+# them another way is taken: a thread's first sample is a whole period after its
+# start, so threads briefer than that have none.
+_CHECK_S = 0.5
+_ENOUGH_DUE = 60
+_BRIEF = 0.6
 # Of the stacks: below this, where the time goes is only told in part.
 _MIN_COMPLETE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class _Coverage:
+    """CPU time, and the samples that there were of it."""
+
+    cpu_s: float
+    samples: int
 
 
 class SampledWindow:
@@ -88,7 +106,10 @@ class SampledWindow:
         except PerfUnavailableError:
             self._spaces.close()
             raise
-        self._follow = family.follow
+        self._family = family
+        self._coverage = _Coverage(0.0, 0)
+        self._next_check = time.monotonic()
+        self._brief = False
         self._python = python
         self._py_spy: PySpy | None = None
         self._joined: Joined | None = None
@@ -107,11 +128,56 @@ class SampledWindow:
         """Read samples for up to `timeout_s`."""
         self._spaces.supply(self._sampler)
         self._sampler.drain(timeout_s)
+        if self._sampler.scope is Scope.TASKS and time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + _CHECK_S
+            self._check_coverage()
+
+    def _check_coverage(self) -> None:
+        """Sample CPUs instead of threads where these end before they are sampled."""
+        counts = self._sampler.counts
+        with suppress(NoSuchProcessError):
+            now = _Coverage(
+                sum(member.stat().cpu_s for member in self._family.members),
+                counts.samples + counts.lost,
+            )
+            before = self._coverage
+            due = (now.cpu_s - before.cpu_s) * self._rate_hz
+            if before.cpu_s and due < _ENOUGH_DUE:
+                return
+            self._coverage = now
+            if before.cpu_s and now.samples - before.samples < _BRIEF * due:
+                self._sample_cpus()
+
+    def _sample_cpus(self) -> None:
+        try:
+            sampler = Sampler(
+                self._process.pid,
+                self._rate_hz,
+                classifier=self._classifier,
+                scope=Scope.CPUS,
+                start_ns=self._sampler.start_ns,
+                follow=self._family.follow,
+                keep_moments=self._python,
+            )
+        except PerfUnavailableError:
+            return  # the shortfall is noted as it is
+        self._sampler.close()
+        self._sampler = sampler
+        self._spaces.restart()
+        self._frames.look_again()
+        # What was seen until now is of those threads only that lived longer.
+        self._bins.clear()
+        self._overlays.clear()
+        self._brief = True
+        self._notes.append(
+            "threads live for a few milliseconds only: sampling all processes and keeping "
+            "this one's samples"
+        )
 
     def look(self, mappings: Sequence[MemoryMapping]) -> None:
         """Start py-spy as soon as the target is seen to run Python."""
         if self._python and not self._py_spy and is_python(mappings):
-            self._py_spy = PySpy(self._process.pid, follow=self._follow)
+            self._py_spy = PySpy(self._process.pid, follow=self._family.follow)
 
     def finish(self) -> None:
         """Join the samples with what py-spy has seen, unless names are known exactly."""
@@ -260,7 +326,11 @@ class SampledWindow:
                 "know; times of classes may be too low: report `uname -r` to its authors"
             )
         expected = cpu_s * self._rate_hz
-        if expected > 200 and counts.samples + counts.lost < _MIN_COVERAGE * expected:
+        if (
+            not self._brief
+            and expected > 200
+            and counts.samples + counts.lost < _MIN_COVERAGE * expected
+        ):
             doubts.append(
                 f"{counts.samples} samples where {expected:.0f} were due: threads that live "
                 "for a few milliseconds only are under-represented: raise --rate"

@@ -57,6 +57,12 @@ class Spaces:
         for module in self._modules.values():
             module.close()
 
+    def restart(self) -> None:
+        """Supply another sampler from now on."""
+        self._numbers.clear()
+        self._of_number.clear()
+        self._next.clear()
+
     def prepare(self) -> None:
         """Read the target's files, before anything is sampled: that takes a while."""
         for m in self.process.maps():

@@ -12,7 +12,8 @@ import pytest
 
 from zkprof import context
 from zkprof.context import NoTracepointsError, Surroundings, cgroup_memory, tracepoints
-from zkprof.procfs import Family, Process
+from zkprof.family import Family
+from zkprof.procfs import Process
 from zkprof.sampler import PerfUnavailableError, Sampler
 
 if TYPE_CHECKING:
@@ -49,6 +50,26 @@ def test_requests_are_counted_exactly(
     assert traffic.calls == {"mmap": 100, "munmap": 100, "madvise": 100, "brk": 0, "mremap": 0}
     assert traffic.mapped == traffic.unmapped == 100 << 20
     assert traffic.advised == 50 << 20
+
+
+@pytest.mark.usefixtures("traceable")
+def test_requests_are_counted_all_along(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    """All that it maps it faults in, so the faults say how much that is."""
+    with run(compiled("workload"), "faults") as target, Process(target.pid) as process:
+        surroundings = Surroundings(Family(process, follow=False))
+        before = process.stat().minor_faults
+        deadline = time.monotonic() + 60
+        while process.stat().minor_faults < before + 60 * 4096 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            surroundings.update()
+        traffic = surroundings.traffic()
+        faults = process.stat().minor_faults - before
+        surroundings.close()
+    assert traffic
+    assert traffic.mapped == pytest.approx(faults * 4096, rel=0.1)
+    assert traffic.unmapped == pytest.approx(traffic.mapped, rel=0.1)
 
 
 @pytest.mark.usefixtures("traceable")

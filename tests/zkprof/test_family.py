@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from zkprof.classify import Classifier, NoKernelSymbolsError
+from zkprof.family import Family
 from zkprof.measure import measure
 from zkprof.model import Kind, Measurement, Tier
-from zkprof.procfs import Children, Family, Process
+from zkprof.procfs import Children, Process
 from zkprof.sampler import PerfUnavailableError, Sampler
 
 if TYPE_CHECKING:
@@ -112,6 +114,31 @@ def test_threads_too_brief_to_be_asked_have_names(
     assert len(brief) > 10
     named = sum(thread.cpu_s for thread in brief if thread.comm == "brief")
     assert named > 0.9 * sum(thread.cpu_s for thread in brief)
+
+
+def test_threads_briefer_than_a_period(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    """A thread of half a period has no sample of its own; its CPU has."""
+    if reason := possible(Tier.KERNEL):
+        pytest.skip(reason)
+    stop = threading.Event()
+
+    def on_tick(m: Measurement) -> None:
+        if m.method.samples > 50:
+            stop.set()
+
+    with run(compiled("workload"), "brief") as target:
+        m = measure(target.pid, 60.0, 97.0, on_tick, stop, tier=Tier.KERNEL)
+    if not any("sampling all processes" in note for note in m.method.notes):
+        pytest.skip("this user may not sample all processes")
+    assert m.method.samples > 50
+    assert not any("under-represented" in note for note in m.method.notes)
+    assert m.classes[Kind.FAULT_ANON].seconds > 0.2 * m.cpu_s
+    brief = [thread for thread in m.threads if thread.comm == "brief"]
+    assert sum(thread.cpu_s for thread in brief) > 0.5 * m.cpu_s
+    names = {m.frames[i].name for stack in m.stacks for i in stack.frames}
+    assert "touch_little" in names
 
 
 def test_a_family_never_runs_backwards(

@@ -89,7 +89,7 @@ def test_measuring_with_hidden_symbols(
 ) -> None:
     def shares(*command: str | Path) -> Callable[..., float]:
         with run(compiled("workload"), *command) as target:
-            m = measure(target.pid, 2.5, 997.0, tier=Tier.KERNEL)
+            m = measure(target.pid, 1.5, 1999.0, tier=Tier.KERNEL)
         assert any("hidden" in n or "own calls" in n for n in m.method.notes)
         assert m.overlays == {}
         assert not any("do not know" in n or "does not know" in n for n in m.method.notes)

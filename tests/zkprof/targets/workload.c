@@ -18,7 +18,8 @@
  *   grow          touch new pages and keep them
  *   read          let read() fill fresh pages from /dev/zero
  *   threads N     start N threads of "faults" after a moment; the first waits
- *   churn         threads that live for some milliseconds, one after another
+ *   churn         threads of some ten milliseconds, one after another
+ *   brief         the same with threads of a few milliseconds at most
  *   children N    N child processes of "faults" after a moment; the first waits
  *   workers       child processes of 64 MiB, one after another
  *   lock          two threads that map and unmap, and so wait for each other
@@ -210,6 +211,29 @@ static void *brief(void *unused)
     return NULL;
 }
 
+static __attribute__((noinline)) void touch_little(volatile char *p)
+{
+    for (size_t i = 0; i < (size_t)4 << 20; i += PAGE)
+        p[i] = 1;
+}
+
+static void *little(void *unused)
+{
+    (void)unused;
+    pthread_setname_np(pthread_self(), "brief");
+    char *p = map(MAP_ANONYMOUS, -1);
+    touch_little(p);
+    munmap(p, LEN);
+    return NULL;
+}
+
+static void brief_threads(void)
+{
+    pthread_t id;
+    if (pthread_create(&id, NULL, little, NULL) == 0)
+        pthread_join(id, NULL);
+}
+
 static void churn(void)
 {
     pthread_t id;
@@ -310,6 +334,8 @@ int main(int argc, char **argv)
             threads(atoi(argument));
         else if (strcmp(mode, "churn") == 0)
             churn();
+        else if (strcmp(mode, "brief") == 0)
+            brief_threads();
         else if (strcmp(mode, "children") == 0)
             children(atoi(argument));
         else if (strcmp(mode, "workers") == 0)
