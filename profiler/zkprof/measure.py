@@ -47,6 +47,7 @@ def measure(
     stop: Event | None = None,
     *,
     tier: Tier | None = None,
+    on_open: Callable[[], None] | None = None,
 ) -> Measurement:
     """Measure process `pid` for `duration_s` seconds, or until it ends.
 
@@ -64,6 +65,8 @@ def measure(
         When set, measuring ends within a tenth of a second.
     tier
         Measure in exactly this way; None takes the best that is permitted.
+    on_open
+        Called once, when measuring has begun: a target that waits may go on.
 
     Returns
     -------
@@ -82,6 +85,8 @@ def measure(
         window, notes = _attach(process, rate_hz, tier)
         try:
             run = _Run(process, window, rate_hz, notes)
+            if on_open:
+                on_open()
             run.loop(duration_s, on_tick, stop)
             return run.result()
         finally:
@@ -114,6 +119,7 @@ class _Run:
         self._notes = notes
         self._ended = False
         self._points: list[MemoryPoint] = []
+        self._stack = 0
         self._poll()
         mappings = process.maps()
         self._library = Library(process.pid, mappings)
@@ -154,6 +160,10 @@ class _Run:
         else:
             self._points.append(point)
             self._ended = stat.ended
+            if self._stack not in (0, stat.stack) and not stat.ended:
+                # It has executed another program: look at that one's files, too.
+                self._looks = [0.0, *_LOOK_AGAIN_S]
+            self._stack = stat.stack
         return not self._ended
 
     def _look_again(self, elapsed_s: float) -> None:
@@ -163,7 +173,9 @@ class _Run:
         try:
             mappings = self._process.maps()
             self._library.look_again(mappings)
-            self._target = describe(self._process, mappings)
+            target = describe(self._process, mappings)
+            if target.exe:  # a process that is about to be gone hides it
+                self._target = target
         except NoSuchProcessError:
             self._ended = True
 

@@ -15,6 +15,7 @@ from .calibrate import page_cost, sample_cost_s
 from .classify import ATTRIBUTED_FAULTS, Classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
 from .sampler import BIN_S, open_sampler
+from .skid import FAULTS, fault_skid_s, lengthened
 from .window import Findings, ThreadNames
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class SampledWindow:
         self._rate_hz = rate_hz
         self._classifier = Classifier()
         self._cost_s = sample_cost_s(self._classifier)
+        self._skid_s = fault_skid_s(self._classifier)
         self._names = ThreadNames(process)
         self._process = process
         self._alone = not process.shares_pages()
@@ -96,12 +98,14 @@ class SampledWindow:
             bins_seen = _first_touches(bins_seen)
         split = _fault_split(bins_seen)
         anon = _anon_share(split)
+        longer = self._longer(bins_seen, scale, last.minor_faults - first.minor_faults)
         by_thread: defaultdict[int, Seconds] = defaultdict(dict)
         bins, blocks = [], []
         for index in sorted(bins_seen):
             block: Seconds = {}
             seconds = {
-                tid: _seconds(kinds, scale, split) for tid, kinds in bins_seen[index].items()
+                tid: lengthened(_seconds(kinds, scale, split), longer)
+                for tid, kinds in bins_seen[index].items()
             }
             for tid, thread in seconds.items():
                 _add(by_thread[tid], thread)
@@ -126,6 +130,12 @@ class SampledWindow:
             overhead=self._rate_hz * self._cost_s,
             notes=(*self._notes, *self._doubts(cpu_s)),
         )
+
+    def _longer(self, bins: Bins, scale: float, faults: int) -> float:
+        """Return how many times longer faults were than samples show; see skid.py."""
+        counts = (kinds for threads in bins.values() for kinds in threads.values())
+        shown = scale * sum(kinds[kind] for kinds in counts for kind in FAULTS)
+        return 1 + max(0, faults) * self._skid_s / shown if shown else 1.0
 
     def _doubts(self, cpu_s: float) -> list[str]:
         counts = self._sampler.counts
