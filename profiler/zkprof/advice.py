@@ -13,6 +13,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .curve import enough
 from .estimate import Verdict, percent
 from .model import Kind, Tier
 
@@ -141,12 +142,14 @@ def _switch(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator
         )
         return
     cache = ""
-    if e.growth.swing > CACHE_DEFAULT:
-        cache = f" --cache {size_text(e.growth.swing)}"
     text = "run it on libzknalloc and measure again"
-    if cache:
+    best = enough(e.cache_curve)
+    # The curve's sizes are coarse; more than comes and goes is never needed.
+    wanted = min(best.bytes if best else e.growth.swing, e.growth.swing)
+    if wanted > CACHE_DEFAULT:
+        cache = f" --cache {size_text(wanted)}"
         text += (
-            f"; up to {e.growth.swing / 1e9:.1f} GB of its memory comes and goes, "
+            f"; up to {wanted / 1e9:.1f} GB of its memory comes and goes, "
             "and the cache should hold that"
         )
     yield Item("preload", text, f"zk-nalloc run{cache} -- {program}")

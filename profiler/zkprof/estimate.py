@@ -49,6 +49,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from .curve import CachePoint, fluid_curve
 from .model import Bin, Kind, Tier
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ class Estimate:
     """Memory management's share of the CPU time, growth included."""
     running: float
     """Share of the window in which any thread ran."""
+    cache_curve: tuple[CachePoint, ...] = ()
+    """Hit rate by size of the cache; empty where memory never came back."""
 
     @property
     def speed_up(self) -> Range:
@@ -178,6 +181,7 @@ def estimate(m: Measurement) -> Estimate:
         growth=growth,
         mm_share=mm_share,
         running=running,
+        cache_curve=fluid_curve(m.memory, growth.faulted),
     )
 
 

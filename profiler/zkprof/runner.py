@@ -33,6 +33,7 @@ from .report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from resource import struct_rusage
     from types import FrameType
     from typing import IO, Self
 
@@ -220,6 +221,12 @@ class Child:
         if self.process.stdin:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
+
+    def collect(self) -> tuple[int, struct_rusage]:
+        """Wait for its end; return its exit code and what it and its children used."""
+        _, status, used = os.wait4(self.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return self.wait(), used
 
     def wait(self) -> int:
         """Wait for its end; return its exit code as a shell writes it."""
