@@ -172,7 +172,7 @@ def compare(
         The command failed.
     """
     as_is = dict(os.environ)
-    changed = as_is | change
+    changed = as_is | dict(change)
     trial = Trial()
     for number in range(pairs):
         for which in ("AB", "BA")[number % 2]:
