@@ -64,8 +64,8 @@ _RIVALS = {
     "go": (
         "GOGC=400",
         (
-            "Go collects, gives back and faults in again: with a larger GOGC it does so less often, "
-            "for more memory; GOMEMLIMIT bounds that"
+            "Go collects, gives back and faults in again: with a larger GOGC less often, for more "
+            "memory; GOMEMLIMIT bounds that"
         ),
     ),
     "jvm": (

@@ -7,9 +7,9 @@ parsed arguments; what is called returns the exit code.
 
 from __future__ import annotations
 
-from . import attach, compare, demo, report, run
+from . import attach, compare, demo, report, run, simulate
 
-MODULES = (attach, run, report, compare, demo)
+MODULES = (attach, run, report, compare, simulate, demo)
 """In the order of the help text."""
 
 __all__ = ["MODULES"]

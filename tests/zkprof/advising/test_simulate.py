@@ -92,7 +92,8 @@ def test_every_operation_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_recorded_prover(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = results(path, capsys, "--cache", "0,1G")
     none, all_of_it = found["curve"]
-    assert none["hit_rate"] < 0.1 < 0.9 < all_of_it["hit_rate"]
+    assert none["hit_rate"] < 0.1
+    assert all_of_it["hit_rate"] > 0.9
     assert none["bytes_missed"] > 10 * all_of_it["bytes_missed"]
 
 
