@@ -8,12 +8,14 @@ knows exactly; so a class's time is its share of the samples times that.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .bootstrap import shares
 from .calibrate import page_cost, sample_cost_s
 from .classify import ATTRIBUTED_FAULTS, Classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
+from .procfs import NoSuchProcessError
 from .sampler import BIN_S, open_sampler
 from .skid import FAULTS, fault_skid_s, lengthened
 from .window import Findings, ThreadNames
@@ -84,7 +86,9 @@ class SampledWindow:
             for name in self._classifier.overlays(cell.overlays):
                 self._overlays[name] += cell.count
             self._names.note(cell.tid)
-        self._alone = self._alone and not self._process.shares_pages()
+        if self._alone:
+            with suppress(NoSuchProcessError):  # once it has ended, what was known stands
+                self._alone = not self._process.shares_pages()
 
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known so far."""
