@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from zkprof.errors import Exit
+from zkprof.estimate import Verdict, estimate
+from zkprof.measure import measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from zkprof.model import Measurement
 
 ZKPROF = [sys.executable, "-m", "zkprof"]
 BUSY = "print('ready', flush=True)\nwhile True: pass"
@@ -58,43 +61,29 @@ def one_line(done: subprocess.CompletedProcess[str], code: Exit, words: str) -> 
 
 
 def test_it_ends_and_is_collected_while_measured() -> None:
-    with (
-        target(sys.executable, "-c", BUSY) as process,
-        subprocess.Popen(
-            [*ZKPROF, str(process.pid), "-d", "60", "--json", "-"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as zkprof_process,
-    ):
-        # It holds the target's directory open while it measures.
-        wait_for(lambda: holds(zkprof_process.pid, f"/proc/{process.pid}"))
-        time.sleep(1.0)
-        process.kill()
-        process.wait()
-        out, errors = zkprof_process.communicate(timeout=60)
-    assert zkprof_process.returncode in (Exit.OK, Exit.INCONCLUSIVE), errors
-    found = json.loads(out)["measurement"]
-    assert found["exited"] is True
-    assert found["duration_s"] < 30
+    with target(sys.executable, "-c", BUSY) as process:
+
+        def end(m: Measurement) -> None:
+            if m.cpu_s > 0.1:
+                process.kill()
+                process.wait()
+
+        m = measure(process.pid, 60.0, on_tick=end)
+    assert m.exited
+    assert 0.1 < m.cpu_s < 30
 
 
-def holds(pid: int, path: str) -> bool:
-    links = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            links.append(str(link.readlink()))
-        except FileNotFoundError:
-            continue
-    return path in links
+def test_it_ends_before_anything_is_measured() -> None:
+    with target(sys.executable, "-c", BUSY) as process:
 
+        def end() -> None:
+            process.kill()
+            process.wait()
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if condition():
-            return
-        time.sleep(0.02)
-    pytest.fail("it did not happen in 30 s")
+        # What there is to say of nothing is a matter for the verdict.
+        m = measure(process.pid, 60.0, on_open=end)
+    assert m.exited
+    assert estimate(m).verdict is Verdict.INCONCLUSIVE
 
 
 def test_stopped() -> None:
