@@ -64,6 +64,8 @@ GROWTH = 0.7
 MIN_SAMPLES = 300
 MIN_CPU_S = 1.5
 MAX_LOST = 0.05
+NEAR = 0.02
+"""A saving so near to a threshold may get the other verdict in the next window."""
 
 PAGES_IN = (Kind.FAULT_ANON, Kind.PREFAULT)
 """Kinds that bring pages in, and are savable as far as memory does not grow."""
@@ -175,7 +177,7 @@ def estimate(m: Measurement) -> Estimate:
     verdict = _verdict(m, in_doubt, saving_wall, mm_share, growth.share)
     return Estimate(
         verdict=verdict,
-        why=_why(m, verdict, in_doubt, growth, mm_share),
+        why=_why(m, verdict, in_doubt, growth, mm_share) + _near(verdict, saving_wall.mid),
         saving_cpu=saving_cpu,
         saving_wall=saving_wall,
         growth=growth,
@@ -362,6 +364,16 @@ def _verdict(
     if saving_wall.mid >= HEAVY:
         return Verdict.HEAVY
     return Verdict.NOT_BOUND
+
+
+def _near(verdict: Verdict, saved: float) -> str:
+    """Say so where the verdict hangs by a thread."""
+    if verdict not in (Verdict.BOUND, Verdict.HEAVY, Verdict.NOT_BOUND):
+        return ""
+    for threshold in (BOUND, HEAVY):
+        if abs(saved - threshold) < NEAR:
+            return f"; near the threshold of {percent(threshold)}, so another run may cross it"
+    return ""
 
 
 def _why(m: Measurement, verdict: Verdict, in_doubt: Range, growth: Growth, mm_share: float) -> str:
