@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from zkprof.advice import advise
 from zkprof.estimate import BOUND, HEAVY, Estimate, Range, Verdict, estimate
 from zkprof.model import Measurement, Tier
 
@@ -56,6 +57,8 @@ class Judgement:
     tiers: dict[Tier, float | None]
     """The CPU saving that each way of measuring predicts; None where not possible here."""
     samples: int
+    advice: tuple[str, ...]
+    """The stable names of what zkprof advises."""
 
     def cpu_right(self, allocator: str) -> bool:
         """Whether the CPU saving was predicted well enough."""
@@ -87,6 +90,11 @@ class Judgement:
         )
 
     @property
+    def warned(self) -> bool:
+        """Whether preloading is advised just where it reaches the memory."""
+        return ("own-mappings" in self.advice) is not self.target.reached
+
+    @property
     def tiers_right(self) -> bool:
         """Whether the less privileged ways of measuring agree with the full one."""
         full = self.said.saving_cpu.mid
@@ -98,6 +106,7 @@ class Judgement:
 def judge(target: Target, outcome: Outcome) -> Judgement:
     """Put the two sides of one target together."""
     m = outcome.reports[Tier.KERNEL]
+    said = estimate(m)
     tiers: dict[Tier, float | None] = {
         tier: estimate(outcome.reports[tier]).saving_cpu.mid if tier in outcome.reports else None
         for tier in (Tier.USER, Tier.PROC)
@@ -105,7 +114,7 @@ def judge(target: Target, outcome: Outcome) -> Judgement:
     return Judgement(
         target=target,
         classes=_classes(target, outcome, m),
-        said=estimate(m),
+        said=said,
         savings={
             name: Saving(
                 _spread(outcome.savings(name, _cpu)), _spread(outcome.savings(name, _wall))
@@ -115,6 +124,7 @@ def judge(target: Target, outcome: Outcome) -> Judgement:
         },
         tiers=tiers,
         samples=m.method.samples,
+        advice=tuple(item.id for item in advise(m, said)),
     )
 
 

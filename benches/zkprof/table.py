@@ -76,6 +76,11 @@ def aims(judgements: Sequence[Judgement]) -> list[Aim]:
             CPU_SHARE,
         ),
         Aim(
+            "memory that no preloaded allocator reaches recognised",
+            [j.warned for j in judgements if not j.target.negative],
+            1.0,
+        ),
+        Aim(
             f"other tiers within {TIER_POINTS * 100:.0f} points of the full one",
             [j.tiers_right for j in judgements],
             CPU_SHARE,
@@ -213,6 +218,7 @@ def document(judgements: Sequence[Judgement], rounds: int, rate_hz: float) -> di
                 "verdict_right": j.verdict_right,
                 "saving_cpu": dataclasses.asdict(j.said.saving_cpu),
                 "saving_wall": dataclasses.asdict(j.said.saving_wall),
+                "advice": list(j.advice),
                 "growth": j.said.growth.share,
                 "tiers": {tier.value: said for tier, said in j.tiers.items()},
                 "measured": {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .curve import enough
 from .estimate import Verdict, percent
 from .model import Kind, Tier
+from .origin import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,6 +91,8 @@ HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 """Lets glibc ask for huge pages, where the kernel gives them to who asks."""
 _LEAST_CLASS = 64 << 10
 """The smallest request that the library counts; classes double from there."""
+OWN_CALLS = 0.2
+"""Of the time for giving memory back, by the program's own munmap and madvise: worth a word."""
 LOCKED = 0.05
 """Waiting for mmap_lock, over CPU time: worth a word from here on."""
 PRESSURE = 0.05
@@ -183,6 +186,17 @@ def _switch(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator
         )
         yield from _rival(m, program)
         return
+    origin = origin_of(m)
+    if origin and origin.own > OWN_CALLS:
+        yield Item(
+            "own-mappings",
+            f"{percent(origin.own)} of the time for giving memory back is in calls of its own, "
+            f"most of them by {origin.function}, and not in free(): no preloaded allocator is "
+            "asked; take those buffers from zkn_alloc(), or from malloc()",
+            "zk-nalloc config --cflags --libs",
+        )
+        if origin.own > 1 - OWN_CALLS:
+            return
     cache = ""
     text = "run it on libzknalloc and measure again"
     best = enough(e.cache_curve)

@@ -10,7 +10,7 @@ import pytest
 
 from zkprof.advice import Item, advise, size_text
 from zkprof.estimate import estimate
-from zkprof.model import Context, Kind, LibraryCounters, Measurement, Tier
+from zkprof.model import Context, Frame, Kind, LibraryCounters, Measurement, StackTime, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -209,3 +209,59 @@ def test_there_is_always_advice(
     measurement: Make, anon: float, growth: float, samples: int
 ) -> None:
     assert items(measurement({Kind.FAULT_ANON: anon}, growth=growth, samples=samples))
+
+
+MUNMAP = Frame("__munmap", "libc.so.6")
+FREE = Frame("cfree", "libc.so.6")
+POOL = Frame("prover::pool::drop", "prover")
+MAIN = Frame("main", "prover")
+
+
+def giving(measurement: Make, *stacks: tuple[float, tuple[Frame, ...]]) -> Measurement:
+    """Make a measurement whose memory is given back on these stacks, innermost first."""
+    frames = tuple(dict.fromkeys(frame for _, stack in stacks for frame in stack))
+    return dataclasses.replace(
+        measurement({Kind.FAULT_ANON: 0.3, Kind.UNMAP: 0.1}),
+        frames=frames,
+        stacks=tuple(
+            StackTime(Kind.UNMAP, 7, tuple(frames.index(f) for f in reversed(stack)), seconds, 10)
+            for seconds, stack in stacks
+        ),
+    )
+
+
+def test_free_is_reached_by_preloading(measurement: Make) -> None:
+    found = items(giving(measurement, (0.5, (MUNMAP, FREE, POOL, MAIN))))
+    assert list(found) == ["preload", "rival"]
+
+
+def test_the_programs_own_munmap_is_not(measurement: Make) -> None:
+    found = items(giving(measurement, (0.5, (MUNMAP, POOL, MAIN))))
+    assert list(found) == ["own-mappings"]
+    assert "prover::pool::drop" in found["own-mappings"].text
+
+
+def test_half_of_it_is(measurement: Make) -> None:
+    found = items(
+        giving(measurement, (0.25, (MUNMAP, POOL, MAIN)), (0.25, (MUNMAP, FREE, POOL, MAIN)))
+    )
+    assert list(found) == ["own-mappings", "preload", "rival"]
+    assert "50%" in found["own-mappings"].text
+
+
+@pytest.mark.parametrize(
+    "allocator",
+    [
+        Frame("mi_free", "prover"),
+        Frame("_rjem_je_pages_unmap", "prover"),
+        Frame("0x1234", "libjemalloc.so.2"),
+        Frame("operator delete(void*)", "prover"),
+    ],
+)
+def test_other_allocators_are_allocators(measurement: Make, allocator: Frame) -> None:
+    found = items(giving(measurement, (0.5, (MUNMAP, allocator, POOL, MAIN))))
+    assert "own-mappings" not in found
+
+
+def test_stacks_without_a_caller_say_nothing(measurement: Make) -> None:
+    assert "own-mappings" not in items(giving(measurement, (0.5, (MUNMAP,))))
