@@ -76,13 +76,13 @@ def _run(
     environments = allocators(os.environ)
     judgements = []
     with tempfile.TemporaryDirectory(prefix="zkprof-bench-") as folder:
-        program, file = build(Path(folder))
+        program = build(Path(folder))
         for number, target in enumerate(chosen, start=1):
             began = time.monotonic()
             title = f"{number}/{len(chosen)} {target.name}: {target.what}"
             with console.status(title):
                 outcome = race(
-                    target.command(program, file),
+                    target.command(program),
                     environments,
                     min(rounds, target.batches),
                     tuple(Tier),

@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 
@@ -193,8 +192,3 @@ def _watched(pid: int, tiers: Sequence[Tier], rate_hz: float, outcome: Outcome) 
         stop.set()
         for thread in threads:
             thread.join()
-
-
-def program_of(folder: Path) -> Path:
-    """Return where `targets.build` puts the program."""
-    return folder / "target"

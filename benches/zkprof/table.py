@@ -124,6 +124,9 @@ def lines(j: Judgement) -> str:
         for row in j.classes
         if not row.right
     ]
+    if not j.tiers_right:
+        said = {tier: "-" if x is None else _points(x) for tier, x in j.tiers.items()}
+        text.append(f"    CPU saving in other tiers: {said[Tier.USER]}, {said[Tier.PROC]}")
     return "\n".join(text)
 
 

@@ -12,7 +12,6 @@ from zkprof.model import Kind
 
 HERE = Path(__file__).parent
 MIB_KIB = 1024
-FILE_KIB = 128 * MIB_KIB
 
 Parts = tuple[str, ...]
 CLASSES: dict[str, tuple[tuple[Kind, ...], Parts]] = {
@@ -55,11 +54,11 @@ class Target:
     reached: bool = True
     batches: int = 1000
 
-    def command(self, program: Path, file: Path) -> list[str]:
+    def command(self, program: Path) -> list[str]:
         """Return the command line."""
         options = {"rounds": self.rounds} | self.options
         words = [f"{name}={value}" for name, value in options.items()]
-        return [str(program), self.kind, *words, *([f"path={file}"] * (self.kind == "file"))]
+        return [str(program), self.kind, *words]
 
 
 def _mib(size: int) -> int:
@@ -85,7 +84,12 @@ TARGETS = (
         negative=True,
     ),
     Target(
-        "file", "reads a mapped file", "file", {"size": FILE_KIB, "spin": 20_000}, 30, negative=True
+        "file",
+        "reads a mapped file",
+        "file",
+        {"size": _mib(128), "spin": 20_000},
+        30,
+        negative=True,
     ),
     Target(
         "cow",
@@ -188,19 +192,11 @@ TARGETS = (
 )
 
 
-def build(folder: Path) -> tuple[Path, Path]:
-    """Compile the program and write the file that one target maps.
-
-    Returns
-    -------
-    tuple of Path, Path
-        The program and the file.
-    """
-    program, file = folder / "target", folder / "file"
+def build(folder: Path) -> Path:
+    """Compile the program into `folder` and return its path."""
+    program = folder / "target"
     flags = ["-std=gnu11", "-O2", "-g", "-fno-omit-frame-pointer", "-pthread", "-D_GNU_SOURCE"]
     compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, *flags, str(HERE / "c" / "target.c"), "-o", str(program)], check=True)
-    with file.open("wb") as out:
-        for _ in range(FILE_KIB // MIB_KIB):
-            out.write(os.urandom(1 << 20))
-    return program, file
+    source = str(HERE / "c" / "target.c")
+    subprocess.run([compiler, *flags, source, "-o", str(program)], check=True)
+    return program

@@ -17,7 +17,7 @@ from .classify import ATTRIBUTED_FAULTS, Classifier
 from .model import Bin, Kind, Share, ThreadTime, Tier
 from .procfs import NoSuchProcessError
 from .sampler import BIN_S, open_sampler
-from .skid import FAULTS, fault_skid_s, lengthened
+from .skid import corrections, fault_skid_s
 from .window import Findings, ThreadNames
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ class SampledWindow:
             bins_seen = _first_touches(bins_seen)
         split = _fault_split(bins_seen)
         anon = _anon_share(split)
-        longer = self._longer(bins_seen, scale, last.minor_faults - first.minor_faults)
+        factors = self._factors(bins_seen, scale, last.minor_faults - first.minor_faults)
         by_thread: defaultdict[int, Seconds] = defaultdict(dict)
         bins, blocks = [], []
         for index in sorted(bins_seen):
             block: Seconds = {}
             seconds = {
-                tid: lengthened(_seconds(kinds, scale, split), longer)
+                tid: _seconds(kinds, scale, split, factors)
                 for tid, kinds in bins_seen[index].items()
             }
             for tid, thread in seconds.items():
@@ -135,11 +135,14 @@ class SampledWindow:
             notes=(*self._notes, *self._doubts(cpu_s)),
         )
 
-    def _longer(self, bins: Bins, scale: float, faults: int) -> float:
-        """Return how many times longer faults were than samples show; see skid.py."""
-        counts = (kinds for threads in bins.values() for kinds in threads.values())
-        shown = scale * sum(kinds[kind] for kinds in counts for kind in FAULTS)
-        return 1 + max(0, faults) * self._skid_s / shown if shown else 1.0
+    def _factors(self, bins: Bins, scale: float, faults: int) -> Seconds:
+        """Return what gives faults back the ends that samples do not show; see skid.py."""
+        shown: Counter[Kind] = Counter()
+        for threads in bins.values():
+            for kinds in threads.values():
+                shown.update(kinds)
+        seconds = {kind: n * scale for kind, n in shown.items()}
+        return corrections(seconds, max(0, faults) * self._skid_s)
 
     def _doubts(self, cpu_s: float) -> list[str]:
         counts = self._sampler.counts
@@ -185,9 +188,9 @@ def _fault_split(bins: Bins) -> Seconds:
     return {kind: n / total for kind, n in seen.items() if n} if total else {}
 
 
-def _seconds(samples: Counter[Kind], scale: float, split: Seconds) -> Seconds:
+def _seconds(samples: Counter[Kind], scale: float, split: Seconds, factors: Seconds) -> Seconds:
     """Turn samples into seconds, dividing faults of no visible kind by `split`."""
-    result = {kind: n * scale for kind, n in samples.items()}
+    result = {kind: n * scale * factors.get(kind, 1.0) for kind, n in samples.items()}
     if split and (unknown := result.pop(Kind.FAULT_OTHER, 0.0)):
         _add(result, {kind: unknown * share for kind, share in split.items()})
     return result

@@ -21,6 +21,8 @@ from .model import Kind
 from .sampler import PerfUnavailableError, Sampler
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .classify import Classifier
 
 FAULTS = (Kind.FAULT_ANON, Kind.FAULT_FILE, Kind.FAULT_COW, Kind.FAULT_SWAP, Kind.FAULT_OTHER)
@@ -69,23 +71,24 @@ def fault_skid_s(classifier: Classifier) -> float:
     return min(user / (user + faults), _MOST) * touched_s / pages
 
 
-def lengthened(seconds: dict[Kind, float], factor: float) -> dict[Kind, float]:
-    """Return a share of time with its faults made longer, at the cost of own work.
+def corrections(shown: Mapping[Kind, float], late_s: float) -> dict[Kind, float]:
+    """Return by what to multiply each class's time so that faults have their ends back.
 
     Parameters
     ----------
-    seconds
+    shown
         Time by class, by samples.
-    factor
-        How many times longer faults were than the samples say.
+    late_s
+        How much of the faults' time the samples show as own work.
+
+    Returns
+    -------
+    dict
+        Factors; their sum over `shown` leaves the whole as it was.
     """
-    own = seconds.get(Kind.USER, 0.0)
-    faults = sum(seconds.get(kind, 0.0) for kind in FAULTS)
-    moved = min((factor - 1) * faults, own)
-    if moved <= 0:
-        return seconds
-    result = seconds | {Kind.USER: own - moved}
-    for kind in FAULTS:
-        if kind in result:
-            result[kind] *= 1 + moved / faults
-    return result
+    own = shown.get(Kind.USER, 0.0)
+    faults = sum(shown.get(kind, 0.0) for kind in FAULTS)
+    moved = min(late_s, own)
+    if moved <= 0 or faults <= 0:
+        return {}
+    return dict.fromkeys(FAULTS, 1 + moved / faults) | {Kind.USER: 1 - moved / own}
