@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="name the targets, then stop")
     made.add_argument("--quick", action="store_true", help="4 rounds instead of 12")
     made.add_argument("--rounds", type=int, help="batches of about a second on each allocator")
-    made.add_argument("--rate", type=float, default=199.0, help="samples a second (default 199)")
+    made.add_argument("--rate", type=float, default=397.0, help="samples a second (default 397)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     return made
