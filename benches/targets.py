@@ -194,7 +194,7 @@ TARGETS = (
     Target("sparse zeroed memory", ("burst", "msm-1-*", "msm-5-*"), _sparse),
     Target("zeroed, any density", ("msm-*",), _no_slower(1.1, 1.0)),
     Target("calloc and full write", ("calloc-fill",), _calloc_fill),
-    Target("realloc doubling", ("realloc-doubling",), _realloc),
+    Target("realloc doubling", ("realloc-*",), _realloc),
     Target("shifting sizes", ("shifting", "replacing"), _at_own_peak),
     Target("row pass", ("rows-128", "rows-256"), _rows),
     Target("contention", ("contend-*", "handoff-*"), _no_slower(1.0, None)),

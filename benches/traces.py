@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Recorded allocations of real provers, made ready for replay.
 
-A recording is a (compressed) CSV file with one line for each request of 64 KiB and more:
+A recording (traces/README.md) is a (compressed) CSV file with one line for each call:
 ``t_us,tid,op,size,aux,id``, where op is m (malloc), c (calloc), a (aligned; aux is the
 alignment), r (realloc; aux is the old size), g (realloc of a block that had been smaller
 than 64 KiB; aux is its old size) and f (free).

@@ -2,32 +2,22 @@
 """`alloc` and `Buffer`: bytes on cached regions that nothing can outlive.
 
 A `Buffer` is a `_memory.Memory`, which owns the block and counts its views,
-plus what makes it pleasant: a context manager, checked arguments, and clear
-refusals of what would copy an address.
+with the manners of `_owned.Owned`, on memory of the cache.
 """
 
 from __future__ import annotations
 
-import operator
-import sys
-from typing import TYPE_CHECKING, Final, NoReturn, Self, SupportsIndex
+from typing import Final, Self, SupportsIndex
 
 from zk_nalloc._lib import ffi, lib
-from zk_nalloc._memory import Memory
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from zk_nalloc._owned import ALIGNMENT, Owned, address_of, checked, checked_alignment
 
 __all__ = ["Buffer", "alloc"]
 
-# What the library gives to every region without being asked.
-_ALIGNMENT: Final = 64
-# PTRDIFF_MAX, which is Py_ssize_t's limit too.
-_LIMIT: Final = sys.maxsize
-_FREE: Final = int(ffi.cast("uintptr_t", ffi.addressof(lib, "zkn_free")))
+_FREE: Final = address_of("zkn_free")
 
 
-class Buffer(Memory):
+class Buffer(Owned):
     r"""A block of writable memory, given back to the cache when closed.
 
     It has the buffer protocol: `memoryview(buffer)`, `numpy.frombuffer(buffer)`,
@@ -67,16 +57,14 @@ class Buffer(Memory):
     True
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ()
 
     def __new__(
-        cls, nbytes: SupportsIndex, *, zeroed: bool = False, alignment: SupportsIndex = _ALIGNMENT
+        cls, nbytes: SupportsIndex, *, zeroed: bool = False, alignment: SupportsIndex = ALIGNMENT
     ) -> Self:
         """Allocate; see the class."""
-        size = _checked("nbytes", nbytes, least=0)
-        align = _checked("alignment", alignment, least=1)
-        if align & (align - 1):
-            raise ValueError(f"alignment must be a power of two, got {align}")
+        size = checked("nbytes", nbytes)
+        align = checked_alignment(alignment)
         address = _allocate(size, align, zeroed=zeroed)
         if not address:
             raise MemoryError(f"cannot allocate {size} bytes aligned to {align}")
@@ -86,48 +74,9 @@ class Buffer(Memory):
             lib.zkn_free(ffi.cast("void *", address))
             raise
 
-    def __enter__(self) -> Self:
-        """Return the buffer itself."""
-        if self.closed:
-            raise ValueError("operation on a closed buffer")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the buffer.
-
-        Where the block raised and views are alive, its exception is the one
-        to see; the memory is then given back with the last view.
-        """
-        try:
-            self.close()
-        except BufferError:
-            if error is None:
-                raise
-
-    def __len__(self) -> int:
-        """Return `nbytes`."""
-        return self.nbytes
-
-    def __repr__(self) -> str:
-        """Describe the buffer, not its content."""
-        state = "closed" if self.closed else f"at {self.address:#x}"
-        return f"<{type(self).__name__} of {self.nbytes} bytes, {state}>"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Refuse to be pickled or copied."""
-        raise TypeError(
-            f"cannot pickle or copy a {type(self).__name__}: its address means nothing elsewhere; "
-            "use bytes(memoryview(buffer)) to copy the content"
-        )
-
 
 def alloc(
-    nbytes: SupportsIndex, *, zeroed: bool = False, alignment: SupportsIndex = _ALIGNMENT
+    nbytes: SupportsIndex, *, zeroed: bool = False, alignment: SupportsIndex = ALIGNMENT
 ) -> Buffer:
     """Allocate a buffer of `nbytes` bytes.
 
@@ -174,23 +123,13 @@ def alloc(
     return Buffer(nbytes, zeroed=zeroed, alignment=alignment)
 
 
-def _checked(name: str, value: SupportsIndex, *, least: int) -> int:
-    """Return `value` as an integer from `least` to the largest size there is."""
-    number = operator.index(value)
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    if number > _LIMIT:
-        raise OverflowError(f"{name} must be at most {_LIMIT}, got {number}")
-    return number
-
-
 def _allocate(size: int, alignment: int, *, zeroed: bool) -> int:
     """Return the address of a new block, or 0."""
-    if zeroed and size >= lib.ZKN_THRESHOLD and alignment <= _ALIGNMENT:
+    if zeroed and size >= lib.ZKN_THRESHOLD and alignment <= ALIGNMENT:
         # Only zkn_calloc() knows which pages are zero already.
         pointer = lib.zkn_calloc(1, size)
     else:
         pointer = lib.zkn_aligned_alloc(alignment, size)
         if zeroed and pointer != ffi.NULL:
             lib.memset(pointer, 0, size)
-    return int(ffi.cast("uintptr_t", pointer))
+    return address_of(pointer)

@@ -11,9 +11,13 @@
  *
  *   owner      a Memory owns its block from construction until it is closed
  *              or deallocated, whichever is first, and frees it once;
+ *   part       or it is a part of another Memory, whose lifetime it prolongs:
+ *              a view of the part is a view of the whole too, and where the
+ *              whole is closed there are no more views of the part.  A block
+ *              of an arena is a part of its phase, that of the arena;
  *   views      each view holds a reference to its Memory, so deallocation
  *              cannot happen under a view either;
- *   threads    `exports` is the whole state and changes by atomic operations
+ *   threads    `state` is all that changes, and it does by atomic operations
  *              alone: any number of threads may view and close one Memory,
  *              with the GIL or without it.
  *
@@ -23,35 +27,59 @@
 
 #include <stdatomic.h>
 
-/* The value of exports once the block is gone; otherwise the views alive. */
-#define CLOSED ((Py_ssize_t)-1)
+/* The state: the number of views alive, and flags above it. */
+#define VIEWS     (((size_t)1 << 60) - 1)
+#define CLOSED    ((size_t)1 << 60) /* no new views */
+#define NO_ACCESS ((size_t)1 << 61) /* no new views until access is back */
+#define READ_ONLY ((size_t)1 << 62) /* new views cannot be written to */
 
 typedef void (*release_function)(void *);
 
-typedef struct {
+typedef struct memory {
     PyObject_HEAD void *address;
     Py_ssize_t nbytes;
-    release_function release;
-    _Atomic(Py_ssize_t) exports;
+    release_function release; /* or NULL, and the memory is a part of: */
+    struct memory *whole;
+    _Atomic(size_t) state;
 } Memory;
+
+static PyObject *memory_new(PyTypeObject *type, PyObject *args, PyObject *kwds);
+
+/* Whether OBJECT is a Memory, of whatever module instance: subclasses inherit
+ * tp_new, or call it. */
+static int is_memory(PyObject *object)
+{
+    for (PyTypeObject *type = Py_TYPE(object); type != NULL;
+         type = (PyTypeObject *)PyType_GetSlot(type, Py_tp_base)) {
+        if (PyType_GetSlot(type, Py_tp_new) == (void *)memory_new)
+            return 1;
+    }
+    return 0;
+}
 
 static PyObject *memory_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
 {
-    PyObject *address, *release;
+    PyObject *address, *owner;
     Py_ssize_t nbytes;
     if (kwds != NULL && PyDict_Size(kwds) != 0) {
         PyErr_SetString(PyExc_TypeError, "Memory takes no keywords");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "OnO:Memory", &address, &nbytes, &release))
+    if (!PyArg_ParseTuple(args, "OnO:Memory", &address, &nbytes, &owner))
         return NULL;
     void *block = PyLong_AsVoidPtr(address);
     if (block == NULL && PyErr_Occurred())
         return NULL;
-    void *function = PyLong_AsVoidPtr(release);
-    if (function == NULL && PyErr_Occurred())
-        return NULL;
-    if (block == NULL || function == NULL || nbytes < 0) {
+    void *function = NULL;
+    Memory *whole = NULL;
+    if (is_memory(owner)) {
+        whole = (Memory *)owner;
+    } else {
+        function = PyLong_AsVoidPtr(owner);
+        if (function == NULL && PyErr_Occurred())
+            return NULL;
+    }
+    if (block == NULL || nbytes < 0 || (function == NULL && whole == NULL)) {
         PyErr_SetString(PyExc_ValueError,
                         "Memory needs a block, its size and how to free it");
         return NULL;
@@ -63,7 +91,9 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
     self->address = block;
     self->nbytes = nbytes;
     self->release = (release_function)function;
-    atomic_init(&self->exports, 0);
+    self->whole = whole;
+    Py_XINCREF(whole);
+    atomic_init(&self->state, 0);
     return (PyObject *)self;
 }
 
@@ -71,12 +101,15 @@ static void memory_dealloc(PyObject *object)
 {
     Memory *self = (Memory *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (atomic_load(&self->exports) != CLOSED && self->release != NULL)
+    if ((atomic_load(&self->state) & CLOSED) == 0 && self->release != NULL)
         self->release(self->address);
+    Py_XDECREF(self->whole);
     freefunc release_object = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release_object(object);
     Py_DECREF(type);
 }
+
+/* ------------------------------------------------------------------ views */
 
 static int closed_error(void)
 {
@@ -84,28 +117,96 @@ static int closed_error(void)
     return -1;
 }
 
+/* Whether SELF, or what it is a part of, gives no more views. */
+static int is_closed(const Memory *self)
+{
+    for (; self != NULL; self = self->whole) {
+        if ((atomic_load(&self->state) & CLOSED) != 0)
+            return 1;
+    }
+    return 0;
+}
+
+static void drop_view(Memory *self)
+{
+    for (; self != NULL; self = self->whole)
+        atomic_fetch_sub(&self->state, 1);
+}
+
+/* Count a view of SELF and of all that it is a part of, or raise. */
+static int add_view(Memory *self)
+{
+    if (self->whole != NULL && add_view(self->whole) != 0)
+        return -1;
+    size_t state = atomic_load(&self->state);
+    do {
+        if ((state & (CLOSED | NO_ACCESS)) != 0) {
+            drop_view(self->whole);
+            if ((state & CLOSED) != 0)
+                return closed_error();
+            PyErr_SetString(PyExc_BufferError, "access is switched off");
+            return -1;
+        }
+    } while (!atomic_compare_exchange_weak(&self->state, &state, state + 1));
+    return 0;
+}
+
 static int memory_getbuffer(PyObject *object, Py_buffer *view, int flags)
 {
     Memory *self = (Memory *)object;
-    Py_ssize_t exports = atomic_load(&self->exports);
-    do {
-        if (exports == CLOSED) {
-            view->obj = NULL;
-            return closed_error();
-        }
-    } while (
-        !atomic_compare_exchange_weak(&self->exports, &exports, exports + 1));
-    int error =
-        PyBuffer_FillInfo(view, object, self->address, self->nbytes, 0, flags);
+    if (add_view(self) != 0) {
+        view->obj = NULL;
+        return -1;
+    }
+    /* The flag cannot be set any more while this view is counted. */
+    int read_only = (atomic_load(&self->state) & READ_ONLY) != 0;
+    int error = PyBuffer_FillInfo(view, object, self->address, self->nbytes,
+                                  read_only, flags);
     if (error != 0)
-        atomic_fetch_sub(&self->exports, 1);
+        drop_view(self);
     return error;
 }
 
 static void memory_releasebuffer(PyObject *object, Py_buffer *view)
 {
     (void)view;
-    atomic_fetch_sub(&((Memory *)object)->exports, 1);
+    drop_view((Memory *)object);
+}
+
+/* ---------------------------------------------------------------- closing */
+
+/* Exchange the flags in CLEAR for those in SET, unless views are alive; they
+ * may be where MAY_HAVE_VIEWS.  Returns the views that were alive. */
+static size_t change_flags(Memory *self, size_t clear, size_t set,
+                           int may_have_views)
+{
+    size_t state = atomic_load(&self->state);
+    do {
+        if ((state & VIEWS) != 0 && !may_have_views)
+            return state & VIEWS;
+    } while (!atomic_compare_exchange_weak(&self->state, &state,
+                                           (state & ~clear) | set));
+    return state & VIEWS;
+}
+
+/* Close unless views are alive; returns how many are.  Of several threads one
+ * frees the block. */
+static size_t close_unless_viewed(Memory *self)
+{
+    size_t state = atomic_load(&self->state);
+    do {
+        if ((state & CLOSED) != 0)
+            return 0;
+        if ((state & VIEWS) != 0)
+            return state & VIEWS;
+    } while (
+        !atomic_compare_exchange_weak(&self->state, &state, state | CLOSED));
+    if (self->release != NULL) {
+        PyThreadState *thread = PyEval_SaveThread();
+        self->release(self->address);
+        PyEval_RestoreThread(thread);
+    }
+    return 0;
 }
 
 PyDoc_STRVAR(close_doc,
@@ -126,27 +227,81 @@ PyDoc_STRVAR(close_doc,
 static PyObject *memory_close(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    Memory *self = (Memory *)object;
-    Py_ssize_t exports = 0;
-    if (atomic_compare_exchange_strong(&self->exports, &exports, CLOSED)) {
-        PyThreadState *state = PyEval_SaveThread();
-        self->release(self->address);
-        PyEval_RestoreThread(state);
-    } else if (exports != CLOSED) {
+    size_t views = close_unless_viewed((Memory *)object);
+    if (views != 0) {
         return PyErr_Format(PyExc_BufferError,
-                            "cannot close: %zd view%s of this buffer %s "
+                            "cannot close: %zu view%s of this buffer %s "
                             "alive; release or delete them first",
-                            exports, exports == 1 ? "" : "s",
-                            exports == 1 ? "is" : "are");
+                            views, views == 1 ? "" : "s",
+                            views == 1 ? "is" : "are");
     }
     Py_RETURN_NONE;
 }
+
+PyDoc_STRVAR(try_close_doc, "_try_close()\n"
+                            "--\n"
+                            "\n"
+                            "Close unless views are alive; say how many are.");
+
+static PyObject *memory_try_close(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t(close_unless_viewed((Memory *)object));
+}
+
+PyDoc_STRVAR(abandon_doc,
+             "_abandon()\n"
+             "--\n"
+             "\n"
+             "Allow no more views of a part, whatever is alive; say how many\n"
+             "views are.  They keep the whole alive.");
+
+static PyObject *memory_abandon(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    Memory *self = (Memory *)object;
+    if (self->whole == NULL) {
+        PyErr_SetString(PyExc_ValueError, "only a part can be abandoned");
+        return NULL;
+    }
+    return PyLong_FromSize_t(change_flags(self, 0, CLOSED, 1));
+}
+
+PyDoc_STRVAR(
+    restrict_doc,
+    "_restrict(access)\n"
+    "--\n"
+    "\n"
+    "What views may do from now on: 0 nothing, 1 read, 2 write.  Less\n"
+    "than before is refused while views are alive; says how many.");
+
+static PyObject *memory_restrict(PyObject *object, PyObject *argument)
+{
+    Memory *self = (Memory *)object;
+    static const size_t flags[] = {NO_ACCESS, READ_ONLY, 0};
+    long access = PyLong_AsLong(argument);
+    if (access == -1 && PyErr_Occurred())
+        return NULL;
+    if (access < 0 || access > 2) {
+        PyErr_SetString(PyExc_ValueError, "access must be 0, 1 or 2");
+        return NULL;
+    }
+    size_t state = atomic_load(&self->state);
+    long before = (state & NO_ACCESS) != 0   ? 0
+                  : (state & READ_ONLY) != 0 ? 1
+                                             : 2;
+    size_t views = change_flags(self, NO_ACCESS | READ_ONLY, flags[access],
+                                access >= before);
+    return PyLong_FromSize_t(access >= before ? 0 : views);
+}
+
+/* ------------------------------------------------------------- attributes */
 
 static PyObject *get_address(PyObject *object, void *unused)
 {
     (void)unused;
     Memory *self = (Memory *)object;
-    if (atomic_load(&self->exports) == CLOSED) {
+    if (is_closed(self)) {
         closed_error();
         return NULL;
     }
@@ -162,19 +317,20 @@ static PyObject *get_nbytes(PyObject *object, void *unused)
 static PyObject *get_closed(PyObject *object, void *unused)
 {
     (void)unused;
-    Memory *self = (Memory *)object;
-    return PyBool_FromLong(atomic_load(&self->exports) == CLOSED);
+    return PyBool_FromLong(is_closed((const Memory *)object));
 }
 
 static PyObject *get_views(PyObject *object, void *unused)
 {
     (void)unused;
-    Py_ssize_t exports = atomic_load(&((Memory *)object)->exports);
-    return PyLong_FromSsize_t(exports == CLOSED ? 0 : exports);
+    return PyLong_FromSize_t(atomic_load(&((Memory *)object)->state) & VIEWS);
 }
 
 static PyMethodDef memory_methods[] = {
     {"close", memory_close, METH_NOARGS, close_doc},
+    {"_try_close", memory_try_close, METH_NOARGS, try_close_doc},
+    {"_abandon", memory_abandon, METH_NOARGS, abandon_doc},
+    {"_restrict", memory_restrict, METH_O, restrict_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -191,8 +347,9 @@ static PyGetSetDef memory_getset[] = {
 };
 
 static PyType_Slot memory_slots[] = {
-    {Py_tp_doc, "Memory(address, nbytes, release)\n--\n\n"
-                "NBYTES of C memory at ADDRESS, to be freed by RELEASE."},
+    {Py_tp_doc, "Memory(address, nbytes, owner)\n--\n\n"
+                "NBYTES of C memory at ADDRESS, to be freed by OWNER, a C\n"
+                "function, or a part of OWNER, a Memory."},
     {Py_tp_new, (void *)memory_new},
     {Py_tp_dealloc, (void *)memory_dealloc},
     {Py_tp_methods, memory_methods},

@@ -2,22 +2,40 @@
 """`stats`: what the cache did since the process started, as one typed value.
 
 The fields are those of `zkn_stats_t`, in the words of `zknalloc.h`; a test
-compares the two lists.
+compares the two lists.  `stats_delta` takes the difference around a phase.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import html
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from zk_nalloc._lib import ffi, lib
 
-__all__ = ["ClassStats", "Stats", "stats"]
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["ClassStats", "Stats", "StatsDelta", "stats", "stats_delta"]
 
 
 def _rate(hits: int, misses: int) -> float | None:
     return hits / (hits + misses) if hits + misses else None
+
+
+def _bytes(number: int) -> str:
+    """Write a number of bytes, which may be negative, for people."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    power = min(max(abs(number).bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{number / 1024**power:.{min(power, 1)}f} {units[power]}"
+
+
+def _percent(rate: float | None) -> str:
+    """Write a hit rate; only one without a miss is 100 %."""
+    if rate is None:
+        return "none"
+    return "100 %" if rate == 1 else f"{min(rate, 0.9999):.2%}".replace("%", " %")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +55,16 @@ class ClassStats:
         return _rate(self.hits, self.misses)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Stats:
     """The counters of the library at one moment.
 
     Counters only grow; names that end in `_now` go up and down, and `_peak` is
     the high-water mark of the same.  Large requests are those of at least
     64 KiB: smaller ones go to the system allocator and are not counted.
+
+    The difference of two is what happened in between: its gauges say how much
+    more there is of something, its peaks by how much a mark was raised.
     """
 
     hits: int
@@ -138,6 +159,123 @@ class Stats:
         """
         return {**dataclasses.asdict(self), "hit_rate": self.hit_rate}
 
+    def __sub__(self, earlier: Stats) -> Stats:
+        """Return the change since `earlier`; the ceiling is a setting and stays."""
+        if not isinstance(earlier, Stats):
+            return NotImplemented
+        change = {name: getattr(self, name) - getattr(earlier, name) for name in _COUNTERS}
+        classes = tuple(
+            ClassStats(new.size, new.hits - old.hits, new.misses - old.misses)
+            for new, old in zip(self.classes, earlier.classes, strict=True)
+        )
+        return Stats(**change, cache_bytes=self.cache_bytes, classes=classes)
+
+    def __repr__(self) -> str:
+        """Say in a line what matters most."""
+        return (
+            f"<Stats: {self.hits + self.misses} large requests, "
+            f"hit rate {_percent(self.hit_rate)}, {_bytes(self.bytes_missed)} from the kernel; "
+            f"live {_bytes(self.live_now)} (peak {_bytes(self.live_peak)}), "
+            f"cached {_bytes(self.cached_now)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return tables for a Jupyter notebook: sizes, then every counter that is not zero."""
+        sizes = [
+            [_bytes(row.size), f"{row.hits:,}", f"{row.misses:,}", _percent(row.hit_rate)]
+            for row in self.classes
+            if row.hits or row.misses
+        ]
+        counters = [
+            [name, _bytes(value) if name in _BYTES else f"{value:,}"]
+            for name in (*_COUNTERS, "cache_bytes")
+            if (value := getattr(self, name))
+        ]
+        return (
+            f"<p>{html.escape(repr(self)[1:-1])}</p>"
+            + _table(["size from", "hits", "misses", "hit rate"], sizes)
+            + _table(["counter", "value"], counters)
+        )
+
+
+_COUNTERS = tuple(
+    field.name
+    for field in dataclasses.fields(Stats)
+    if field.name not in {"cache_bytes", "classes"}
+)
+_BYTES = frozenset(
+    {name for name in _COUNTERS if name.startswith("bytes_") or name.endswith(("_now", "_peak"))}
+    - {"regions_now"}
+    | {"cache_bytes"}
+)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """Return an HTML table, nothing where it would be empty."""
+    if not rows:
+        return ""
+    lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>"]
+    lines += [
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    ]
+    return f"<table>{''.join(lines)}</table>"
+
+
+class StatsDelta:
+    """What the cache did during a block; `stats_delta` makes one.
+
+    Counters are those of the whole process: what other threads do meanwhile is
+    part of them.
+    """
+
+    __slots__ = ("_begin", "_end")
+
+    def __init__(self) -> None:
+        self._begin = stats()
+        self._end: Stats | None = None
+
+    def __enter__(self) -> Self:
+        """Start (again) here."""
+        self._end = None
+        self._begin = stats()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End here, whether or not the block raised."""
+        self._end = stats()
+
+    @property
+    def stats(self) -> Stats:
+        """The change: until now within the block, of the whole block after it."""
+        return (self._end or stats()) - self._begin
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Hits over large requests of the block, or None without requests."""
+        return self.stats.hit_rate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the change as plain, JSON-ready values.
+
+        Returns
+        -------
+        dict
+            As `Stats.to_dict` does.
+        """
+        return self.stats.to_dict()
+
+    def __repr__(self) -> str:
+        """Show the change."""
+        return repr(self.stats).replace("<Stats:", "<StatsDelta:", 1)
+
+    def _repr_html_(self) -> str:
+        return self.stats._repr_html_()
+
 
 def stats() -> Stats:
     """Read the counters of the cache that this process has.
@@ -163,6 +301,26 @@ def stats() -> Stats:
     error = lib.zkn_stats_get(raw)
     if error:  # the size is right, so this is a defect
         raise RuntimeError(f"zkn_stats_get() failed with {error}")
-    names = (field.name for field in dataclasses.fields(Stats) if field.name != "classes")
     rows = tuple(ClassStats(row.size, row.hits, row.misses) for row in raw.classes)
-    return Stats(**{name: getattr(raw, name) for name in names}, classes=rows)
+    values = {name: getattr(raw, name) for name in _COUNTERS}
+    return Stats(**values, cache_bytes=raw.cache_bytes, classes=rows)
+
+
+def stats_delta() -> StatsDelta:
+    """Read the counters around a phase.
+
+    Returns
+    -------
+    StatsDelta
+        A context manager; its `stats` are the change from the block's begin to
+        its end, or to now.
+
+    Examples
+    --------
+    >>> with stats_delta() as phase:
+    ...     alloc(1 << 20).close()
+    ...     alloc(1 << 20).close()
+    >>> phase.stats.frees, phase.stats.regions_now
+    (2, 0)
+    """
+    return StatsDelta()

@@ -4,6 +4,8 @@
  *
  *   realloc-doubling  a vector that grows by push: 64 KiB to 64 MiB, every new
  *                     byte written.
+ *   realloc-two       two vectors that grow so in turn, up to 32 MiB each:
+ *                     each stands where the other would grow.
  *   shifting          eight buffers between 1 and 32 MiB whose sizes are new
  *                     in every round, as the phases of a prover never ask for
  *                     quite the same sizes.  They always add up to 128 MiB, so
@@ -19,6 +21,39 @@
 #define DOUBLING_FIRST (64 * KIB)
 #define DOUBLING_LAST  (64 * MIB)
 
+/* One step: from SIZE bytes to twice as many. */
+static unsigned char *twice(struct lane *lane, unsigned char *p, size_t size)
+{
+    p = resize(lane, p, size, 2 * size);
+    lane->corruptions += p[0] != 0x5a || p[size - 1] != 0x5a;
+    memset(p + size, 0x5a, size);
+    return p;
+}
+
+static void realloc_two(struct lane *lane)
+{
+    unsigned char *p[2];
+
+    /* On the limit only the latest slice can grow: both have their room. */
+    for (unsigned i = 0; i < 2; i++) {
+        p[i] =
+            take(lane, lane->run->limit ? DOUBLING_LAST / 2 : DOUBLING_FIRST);
+        memset(p[i], 0x5a, DOUBLING_FIRST);
+    }
+    for (size_t size = DOUBLING_FIRST; size < DOUBLING_LAST / 2; size *= 2) {
+        for (unsigned i = 0; i < 2; i++) {
+            if (lane->run->limit) {
+                memset(p[i] + size, 0x5a, size);
+            } else {
+                p[i] = twice(lane, p[i], size);
+            }
+        }
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        give(lane, p[i], DOUBLING_LAST / 2);
+    }
+}
+
 static void realloc_doubling(struct lane *lane)
 {
     size_t size = DOUBLING_FIRST;
@@ -26,9 +61,7 @@ static void realloc_doubling(struct lane *lane)
 
     memset(p, 0x5a, size);
     while (size < DOUBLING_LAST) {
-        p = resize(lane, p, size, 2 * size);
-        lane->corruptions += p[0] != 0x5a || p[size - 1] != 0x5a;
-        memset(p + size, 0x5a, size);
+        p = twice(lane, p, size);
         size *= 2;
     }
     give(lane, p, size);
@@ -187,6 +220,16 @@ const struct pattern size_patterns[] = {
         .live_peak = DOUBLING_LAST,
         .resident = DOUBLING_LAST,
         .round = realloc_doubling,
+    },
+    {
+        .name = "realloc-two",
+        .what = "two vectors grown in turn from 64 KiB to 32 MiB each",
+        .threads = 1,
+        .rounds = 60,
+        .bytes = DOUBLING_LAST,
+        .live_peak = DOUBLING_LAST,
+        .resident = DOUBLING_LAST,
+        .round = realloc_two,
     },
     {
         .name = "shifting",

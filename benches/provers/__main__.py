@@ -14,7 +14,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from . import profile, report
 from .record import record
 from .registry import PROVERS, Prover
 from .runner import Run, RunFailed, Workload, usable_cpus
-from .tools import InstallFailed, Missing, default_cache
+from .tools import CSources, InstallFailed, Missing, default_cache
 
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
 
@@ -43,6 +43,7 @@ class Session:
     missing: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    predictions: list[profile.Prediction] = field(default_factory=list)
 
     def note(self, kind: dict[str, str], name: str, error: Exception) -> None:
         """Record and show why a row will not be there."""
@@ -75,7 +76,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--record", type=Path, metavar="DIR", help="measure nothing, record a trace of each prover"
     )
-    made.add_argument("--zkprof", action="store_true", help="profile the glibc run with zkprof")
+    made.add_argument("--out", type=Path, metavar="DIR", help="write JSON, CSV and plots there")
+    made.add_argument(
+        "--zkprof",
+        action="store_true",
+        help="let zkprof predict the saving from the first glibc run, and say what happened",
+    )
     made.add_argument("--zkprof-seconds", type=float, default=10.0, metavar="S")
     made.add_argument("--allow-missing", action="store_true", help="missing rows are no error")
     return made
@@ -105,6 +111,7 @@ def measure(
     size = prover.size(args.size)
     proofs = args.proofs or prover.proofs
     runs: list[Run] = []
+    profiled: Run | None = None
     busy: AbstractContextManager[Status | None] = (
         session.console.status("") if session.console.is_terminal else nullcontext()
     )
@@ -135,44 +142,45 @@ def measure(
         except (InstallFailed, RunFailed) as error:
             session.note(session.failed, prover.name, error)
             return
-        for _ in range(args.rounds):
+        for number in range(args.rounds):
             for name, variables in settings.items():
                 if f"{prover.name} on {name}" in session.failed:
                     continue
                 try:
-                    runs.append(workload.run(name, proofs, variables, progress))
-                except RunFailed as error:
+                    one, settled = linked(workload, variables, args.cache)
+                    if args.zkprof and name == "glibc" and number == 0:
+                        run, found = profile.profile(
+                            one, name, proofs, settled, args.zkprof_seconds, progress
+                        )
+                        profiled = run
+                        session.profiles[prover.name] = found
+                    else:
+                        run = one.run(name, proofs, settled, progress)
+                    runs.append(run)
+                except (Missing, InstallFailed, RunFailed) as error:
                     session.note(session.failed, f"{prover.name} on {name}", error)
         if not runs:
             return
         session.runs.extend(runs)
         rows = report.summarise(runs)
-        if args.zkprof:
-            progress(f"{prover.name}: zkprof")
-            ask_zkprof(session, workload, rows, args.zkprof_seconds)
     session.console.print(report.table(rows, runs[0].what))
-    if prover.name in session.profiles:
-        screen = session.profiles[prover.name]["screen"]
-        session.console.print(screen, markup=False, soft_wrap=True)
+    ours = next((row for row in rows if row.allocator == allocators.OWN), None)
+    if profiled is not None and ours is not None:
+        found = session.profiles[prover.name]
+        session.predictions.append(profile.compare(profiled, found, ours))
+        session.console.print(profile.table(session.predictions[-1:]), markup=False)
 
 
-def ask_zkprof(
-    session: Session, workload: Workload, rows: Sequence[report.Summary], seconds: float
-) -> None:
-    """Profile the prover on glibc and keep what zkprof says."""
-    name = workload.prover.name
-    try:
-        proof_s = next(row.wall_s for row in rows if row.allocator == "glibc")
-    except StopIteration:
-        error = RunFailed("there is no glibc run to profile: add glibc to --allocators")
-        session.note(session.failed, f"zkprof of {name}", error)
-        return
-    try:
-        session.profiles[name] = profile.profile(workload, {}, seconds, proof_s)
-    except Missing as missing:
-        session.note(session.missing, f"zkprof of {name}", missing)
-    except RunFailed as error:
-        session.note(session.failed, f"zkprof of {name}", error)
+def linked(
+    workload: Workload, variables: dict[str, str], cache: Path
+) -> tuple[Workload, dict[str, str]]:
+    """Where our library is to be preloaded into a program that can link it, link it."""
+    tool = workload.prover.tool
+    preload = variables.get("LD_PRELOAD", "")
+    if not isinstance(tool, CSources) or Path(preload).name != "libzknalloc_preload.so":
+        return workload, variables
+    others = {k: v for k, v in variables.items() if k != "LD_PRELOAD"}
+    return replace(workload, installed=tool.linked(cache, Path(preload))), others
 
 
 def available(session: Session, wanted: Sequence[Found]) -> dict[str, dict[str, str]]:
@@ -194,6 +202,46 @@ def show_list(console: Console) -> None:
     for found in compared(None, None):
         note = f"missing: {found.missing}" if found.missing else found.allocator.title
         console.print(f"[bold]{found.allocator.name}[/]  {escape(note)}")
+
+
+def write(
+    session: Session, command: str, settings: dict[str, dict[str, str]], args: argparse.Namespace
+) -> None:
+    """Write the files that were asked for."""
+    document = report.document(
+        session.runs,
+        command=command,
+        settings=settings,
+        missing=session.missing,
+        failed=session.failed,
+        predictions=[asdict(one) | {"holds": one.holds} for one in session.predictions],
+        zkprof={name: found["report"]["estimate"] for name, found in session.profiles.items()},
+    )
+    if args.json:
+        args.json.write_text(json.dumps(document, indent=1) + "\n")
+    if args.csv:
+        with args.csv.open("w", newline="") as file:
+            report.write_csv(session.runs, file)
+    if args.out is None:
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    rows = report.summarise(session.runs)
+    with (args.out / "proofs.csv").open("w", newline="") as file:
+        report.write_csv(session.runs, file)
+    with (args.out / "summary.csv").open("w", newline="") as file:
+        report.write_rows(rows, report.Summary, file)
+    with (args.out / "predictions.csv").open("w", newline="") as file:
+        report.write_rows(session.predictions, profile.Prediction, file)
+    for name, found in session.profiles.items():
+        (args.out / f"zkprof-{name}.json").write_text(json.dumps(found["report"]) + "\n")
+    try:
+        from . import plots  # noqa: PLC0415 - matplotlib is of the extra "bench"
+    except ImportError as error:
+        session.console.print(f"no plots: {error}; pip install '.[bench]'", markup=False)
+    else:
+        plots.draw(rows, args.out)
+    session.console.print(f"written: {args.out}", markup=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -219,19 +267,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {} if args.record else available(session, wanted)
     for prover in provers if settings or args.record else []:
         measure(session, prover, settings, args)
-    if args.json:
-        document = report.document(
-            session.runs,
-            command=shlex.join(["python", "-m", "benches.provers", *(argv or sys.argv[1:])]),
-            settings=settings,
-            missing=session.missing,
-            failed=session.failed,
-            zkprof=session.profiles,
-        )
-        args.json.write_text(json.dumps(document, indent=1) + "\n")
-    if args.csv:
-        with args.csv.open("w", newline="") as file:
-            report.write_csv(session.runs, file)
+    if len(session.predictions) > 1:
+        console.print(profile.table(session.predictions), markup=False)
+    command = shlex.join(["python", "-m", "benches.provers", *(argv or sys.argv[1:])])
+    write(session, command, settings, args)
     if session.failed:
         return FAILED
     return MISSING if session.missing and not args.allow_missing else OK

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .tools import HERE, Cargo, Go, Npm, Pip, Tool
+from .tools import HERE, Cargo, CSources, Go, Npm, Pip, Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,40 @@ PROVERS = {
             unit="k, 2^k rows",
             sizes={"quick": 13, "default": 15, "large": 17},
             proofs=5,
+        ),
+        Prover(
+            name="triton",
+            title="Triton VM 9.0.1 (zkVM STARK, Rust)",
+            tool=Cargo("rust", "prove-triton"),
+            script=None,
+            unit="k, 2^k rows",
+            sizes={"quick": 11, "default": 14, "large": 16},
+            proofs=4,
+        ),
+        Prover(
+            name="halo2",
+            title="halo2_proofs 0.4.1 (PLONK with inner products, Rust)",
+            tool=Cargo("rust", "prove-halo2"),
+            script=None,
+            unit="k, 2^k rows",
+            sizes={"quick": 11, "default": 14, "large": 17},
+            proofs=4,
+            note="control: multi-exponentiation, hardly any allocation",
+        ),
+        Prover(
+            name="kzg",
+            title="c-kzg 2.1.8 (KZG cell proofs, C)",
+            tool=CSources(
+                "c",
+                (("CKZG", "c-kzg"), ("BLST", "blst")),
+                "kzg",
+                (("--setup", "c-kzg", "src/trusted_setup.txt"),),
+            ),
+            script=None,
+            unit="blobs of 128 KiB",
+            sizes={"quick": 1, "default": 8, "large": 32},
+            proofs=5,
+            note="zknalloc is linked into the program, not preloaded",
         ),
         Prover(
             name="snarkjs",

@@ -13,16 +13,19 @@ import datetime as dt
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
 from rich.table import Table
 
 from .registry import PROVERS
 from .runner import Proof, Run
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 1
 
@@ -158,6 +161,13 @@ def document(runs: Sequence[Run], **more: object) -> dict[str, Any]:
         "summary": [asdict(row) for row in summarise(runs)],
         "runs": [asdict(run) for run in runs],
     }
+
+
+def write_rows(rows: Iterable[DataclassInstance], kind: type, file: TextIO) -> None:
+    """Write dataclasses as CSV, one line for each."""
+    writer = csv.DictWriter(file, [field.name for field in fields(kind)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
 
 
 def write_csv(runs: Sequence[Run], file: TextIO) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -161,6 +162,63 @@ class Cargo:
                 "--target-dir", str(target), cwd=HERE / self.crate,
             )  # fmt: skip
         return Installed((str(target / "release" / self.binary),))
+
+
+@dataclass(frozen=True, slots=True)
+class CSources:
+    """A C program in this folder over C sources that crates of its Cargo.toml carry.
+
+    It is built with CMake, once as it is and once for each libzknalloc that it is to be
+    linked with, so that linking is measured beside preloading.
+    """
+
+    module: str
+    variables: tuple[tuple[str, str], ...]
+    """CMake variables and the crates whose folders they name."""
+    program: str
+    arguments: tuple[tuple[str, str, str], ...]
+    """Options of the program: name, crate, path in it."""
+
+    def install(self, cache: Path) -> Installed:
+        """Build the program without libzknalloc."""
+        return self._build(cache, self.program, ())
+
+    def linked(self, cache: Path, preload: Path) -> Installed:
+        """Build the program linked with the installation that `preload` is part of."""
+        prefix = preload.resolve().parents[1]
+        if not (prefix / "lib" / "cmake" / "zknalloc").is_dir():
+            raise Missing(f"{prefix} is no installation to link with: use cmake --install, or pip")
+        package = f"-DCMAKE_PREFIX_PATH={prefix}"
+        return self._build(cache, f"{self.program}-linked", (package,))
+
+    def _build(self, cache: Path, target: str, options: tuple[str, ...]) -> Installed:
+        cargo = require("cargo", "Rust 1.85 or later")
+        cmake = require("cmake", "CMake 3.21 or later")
+        source = HERE / self.module
+        digest = hashlib.sha256("\n".join(options).encode()).hexdigest()[:12]
+        tree = cache.resolve() / "tools" / f"c-{self.module.replace('/', '-')}-{digest}"
+        with locked(tree):
+            crates = self._crates(cargo, source)
+            names = [f"-D{name}={crates[crate]}" for name, crate in self.variables]
+            execute(cmake, "-S", str(source), "-B", str(tree), *names, *options, cwd=source)
+            execute(cmake, "--build", str(tree), "--target", target, cwd=source)
+        arguments = tuple(
+            word
+            for option, crate, path in self.arguments
+            for word in (option, str(crates[crate] / path))
+        )
+        return Installed((str(tree / target),), arguments)
+
+    @staticmethod
+    def _crates(cargo: str, source: Path) -> dict[str, Path]:
+        """Download the crates and return where each lies."""
+        execute(cargo, "fetch", cwd=source)
+        asked = subprocess.run(
+            [cargo, "metadata", "--format-version", "1", "--offline"],
+            cwd=source, text=True, capture_output=True, check=True,
+        )  # fmt: skip
+        packages = json.loads(asked.stdout)["packages"]
+        return {package["name"]: Path(package["manifest_path"]).parent for package in packages}
 
 
 @dataclass(frozen=True, slots=True)

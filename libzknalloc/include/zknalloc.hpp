@@ -7,6 +7,9 @@
  * zkn::allocator<T>> zkn::uninitialized_allocator the same; vector(n) leaves
  * its elements unset zkn::resource()              a std::pmr::memory_resource
  *   zkn::unique_buffer<T>        one buffer, owned; grows without copying
+ *   zkn::arena                   a phase's memory, freed at once
+ *   zkn::arena_resource          an arena for std::pmr containers
+ *   zkn::secret                  memory for keys, wiped when it dies
  *
  * Failure is an exception: std::bad_alloc where memory is short,
  * std::system_error for everything else.  Owners can be moved, not copied; a
@@ -279,6 +282,194 @@ template <class T> class unique_buffer
   private:
     T *data_ = nullptr;
     std::size_t size_ = 0;
+};
+
+/* ------------------------------------------------------------------- arenas */
+
+/* What zknalloc.h says of arenas holds here: any number of threads may
+ * allocate; reset, rewind and destruction free what all of them have. */
+class arena
+{
+  public:
+    /* FLAGS: ZKN_ARENA_* or 0. */
+    explicit arena(std::size_t capacity, unsigned flags = 0)
+        : handle_(zkn_arena_create(capacity, flags))
+    {
+        if (handle_ == nullptr)
+            detail::fail(errno, "zkn_arena_create");
+    }
+
+    /* COUNT elements of unspecified value.  Nothing is destroyed, so the type
+     * must not need it. */
+    template <class T> [[nodiscard]] T *alloc(std::size_t count)
+    {
+        static_assert(std::is_trivially_default_constructible_v<T> &&
+                          std::is_trivially_destructible_v<T>,
+                      "an arena runs no constructors and no destructors");
+        return static_cast<T *>(
+            allocate(detail::bytes_of<T>(count), alignof(T)));
+    }
+
+    [[nodiscard]] void *allocate(std::size_t bytes, std::size_t alignment)
+    {
+        void *p = zkn_arena_alloc(get(), bytes, alignment);
+        if (p == nullptr)
+            detail::fail(errno, "zkn_arena_alloc");
+        return p;
+    }
+
+    void reset() noexcept
+    {
+        zkn_arena_reset(get());
+    }
+
+    /* Frees at its end what was allocated from the arena since its begin.  Ends
+     * before the arena does. */
+    class scope
+    {
+      public:
+        explicit scope(arena &of)
+            : handle_(of.get()), mark_(zkn_arena_mark(handle_))
+        {
+            if (mark_ < 0)
+                detail::fail(-mark_, "zkn_arena_mark");
+        }
+        scope(const scope &) = delete;
+        scope &operator=(const scope &) = delete;
+        /* A mark that has ended by a reset has nothing left to free. */
+        ~scope()
+        {
+            (void)zkn_arena_rewind(handle_, mark_);
+        }
+
+      private:
+        zkn_arena_t *handle_;
+        int mark_;
+    };
+
+    [[nodiscard]] std::size_t used() const noexcept
+    {
+        return zkn_arena_used(get());
+    }
+    [[nodiscard]] std::size_t peak() const noexcept
+    {
+        return zkn_arena_peak(get());
+    }
+    [[nodiscard]] std::size_t capacity() const noexcept
+    {
+        return zkn_arena_capacity(get());
+    }
+    [[nodiscard]] zkn_arena_t *get() const noexcept
+    {
+        return handle_.get();
+    }
+
+  private:
+    struct destroy {
+        void operator()(zkn_arena_t *a) const noexcept
+        {
+            zkn_arena_destroy(a);
+        }
+    };
+    std::unique_ptr<zkn_arena_t, destroy> handle_;
+};
+
+/* An arena for std::pmr containers, which give nothing back until its reset:
+ * destroy them first.  Does not own the arena. */
+class arena_resource final : public std::pmr::memory_resource
+{
+  public:
+    explicit arena_resource(arena &of) noexcept : arena_(&of)
+    {
+    }
+
+  private:
+    void *do_allocate(std::size_t bytes, std::size_t alignment) override
+    {
+        return arena_->allocate(bytes, alignment);
+    }
+    void do_deallocate(void *, std::size_t, std::size_t) noexcept override
+    {
+    }
+    bool do_is_equal(const memory_resource &other) const noexcept override
+    {
+        return this == &other;
+    }
+
+    arena *arena_;
+};
+
+/* ------------------------------------------------------------------ secrets */
+
+enum class access : int {
+    none = ZKN_SECRET_NO_ACCESS,
+    read_only = ZKN_SECRET_READ_ONLY,
+    read_write = ZKN_SECRET_READ_WRITE,
+};
+
+/* SIZE bytes for a key or a witness: see zknalloc.h for what is protected. */
+class secret
+{
+  public:
+    /* FLAGS: ZKN_SECRET_REQUIRE_LOCK or 0. */
+    explicit secret(std::size_t size, unsigned flags = 0)
+        : handle_(zkn_secret_create(size, flags))
+    {
+        if (handle_ == nullptr)
+            detail::fail(errno, "zkn_secret_create");
+    }
+
+    [[nodiscard]] std::byte *data() noexcept
+    {
+        return static_cast<std::byte *>(zkn_secret_data(get()));
+    }
+    [[nodiscard]] const std::byte *data() const noexcept
+    {
+        return static_cast<const std::byte *>(zkn_secret_data(get()));
+    }
+    [[nodiscard]] std::size_t size() const noexcept
+    {
+        return zkn_secret_size(get());
+    }
+    /* What was achieved: ZKN_SECRET_LOCKED and the others. */
+    [[nodiscard]] unsigned info() const noexcept
+    {
+        return zkn_secret_info(get());
+    }
+    void protect(access allowed)
+    {
+        if (int error = zkn_secret_protect(get(), static_cast<int>(allowed)))
+            detail::fail(-error, "zkn_secret_protect");
+    }
+    void wipe()
+    {
+        if (int error = zkn_secret_wipe(get()))
+            detail::fail(-error, "zkn_secret_wipe");
+    }
+    [[nodiscard]] zkn_secret_t *get() const noexcept
+    {
+        return handle_.get();
+    }
+
+    /* In a time that depends on the sizes alone. */
+    friend bool operator==(const secret &a, const secret &b) noexcept
+    {
+        return a.size() == b.size() &&
+               zkn_secret_equal(a.data(), b.data(), a.size());
+    }
+    friend bool operator!=(const secret &a, const secret &b) noexcept
+    {
+        return !(a == b);
+    }
+
+  private:
+    struct destroy {
+        void operator()(zkn_secret_t *s) const noexcept
+        {
+            zkn_secret_destroy(s);
+        }
+    };
+    std::unique_ptr<zkn_secret_t, destroy> handle_;
 };
 
 } // namespace zkn

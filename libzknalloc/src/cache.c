@@ -12,11 +12,13 @@
 
 #include <string.h>
 
+#include "debug.h"
 #include "heap.h"
 #include "init.h"
 #include "log.h"
 #include "magazine.h"
 #include "options.h"
+#include "os.h"
 #include "stats.h"
 #include "trim.h"
 #include "watch.h"
@@ -27,15 +29,18 @@ static uint32_t pages_for(size_t size)
     return (uint32_t)((size + pages_to_bytes(1) - 1) >> heap.page_shift);
 }
 
-/* Regions smaller than this are not coloured: a page is too much of them. */
+/* Regions smaller than this are not coloured: a page is too much of them; nor
+ * those that are no multiple of COLOUR_UNIT: they are nobody's columns. */
 #define COLOUR_LEAST MIB
+#define COLOUR_UNIT  (64 * KIB)
 
 static struct heap_request request_for(size_t size, size_t alignment)
 {
     struct heap_request request = {.align = 1};
-    request.coloured =
-        options.colour && size >= COLOUR_LEAST && alignment <= 64;
-    request.pages = pages_for(size + (request.coloured ? COLOUR_MOST : 0));
+    request.coloured = options.colour && size >= COLOUR_LEAST &&
+                       size % COLOUR_UNIT == 0 && alignment <= 64;
+    request.pages = pages_for(size + (request.coloured ? COLOUR_MOST : 0)) +
+                    debug_extra_pages();
     if (unlikely(alignment > pages_to_bytes(1)))
         request.align = (uint32_t)(alignment >> heap.page_shift);
     return request;
@@ -54,7 +59,8 @@ static struct region *live_region(const void *ptr)
 
 static size_t capacity(const struct region *region)
 {
-    const char *end = page_address(region->page + region->pages);
+    const char *end =
+        page_address(region->page + region->pages - (region->guarded ? 1 : 0));
     return (size_t)(end - load_relaxed(&region->addr));
 }
 
@@ -114,6 +120,14 @@ static struct region *take_sparse(uint32_t pages, size_t size, bool probe)
     return counted(region, size, fresh);
 }
 
+/* Fault in what of REGION is new, in one system call. */
+static void populate(struct region *region)
+{
+    if (region->zero_pages > 0)
+        os_populate(page_address(region->page + region->zero_first),
+                    pages_to_bytes(region->zero_pages));
+}
+
 /* Hand REGION to the program. */
 static void *publish(struct region *region)
 {
@@ -143,6 +157,7 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
         region = magazine_take(request.pages, size);
     if (likely(region != NULL)) {
         region->zero_pages = 0;
+        heap_place(region, request.coloured);
     } else {
         give(magazine_tick());
         region = take_resident(request, size);
@@ -152,11 +167,16 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
             if (region != NULL)
                 return publish(region);
         }
-        if (region == NULL)
+        if (region == NULL) {
             region = take_any(request, size);
+            if (region != NULL && options.populate && !zeroed)
+                populate(region);
+        }
         if (region == NULL)
             return NULL;
     }
+    if (unlikely(options.debug != DEBUG_OFF))
+        debug_take(region, size, alignment);
     region->zeroed = zeroed;
     if (zeroed)
         zero_clear(region, size);
@@ -164,6 +184,17 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
 }
 
 /* --------------------------------------------------------------------- free */
+
+/* A freed region under ZK_NALLOC_DEBUG. */
+static COLD void give_debugged(struct region *region)
+{
+    stats_add(STAT_frees, 1);
+    stats_sub(STAT_regions_now, 1);
+    region = debug_give(region);
+    if (region != NULL)
+        region->left = NULL;
+    give(region);
+}
 
 void cache_free(void *ptr, size_t size)
 {
@@ -176,6 +207,12 @@ void cache_free(void *ptr, size_t size)
             memory_order_relaxed)))
         log_misuse("freed twice", ptr);
 
+    if (unlikely(options.wipe))
+        zero_wipe(region->page, region->pages - (region->guarded ? 1 : 0));
+    if (unlikely(options.debug != DEBUG_OFF)) {
+        give_debugged(region);
+        return;
+    }
     if (unlikely(region->sparse)) {
         stats_add(STAT_frees, 1);
         stats_sub(STAT_regions_now, 1);
@@ -186,11 +223,7 @@ void cache_free(void *ptr, size_t size)
         pages_to_bytes(region->pages) >= SPARSE_LEAST)
         zero_learn(region);
 
-    /* A coloured region that was cut since is too short for what requests of
-     * its size in pages expect. */
-    bool regular = pages_to_bytes(region->pages) > COLOUR_LEAST ||
-                   ptr == page_address(region->page);
-    if (likely(regular && magazine_fits(region->pages))) {
+    if (likely(magazine_fits(region->pages))) {
         give(magazine_put(region));
     } else {
         stats_add(STAT_frees, 1);
@@ -206,9 +239,13 @@ void cache_free(void *ptr, size_t size)
  * is the copy, and assemble() finds the pages. */
 #define GROW_IN_PLACE (4 * MIB)
 
+/* From this size on, moving page-table entries costs less than copying. */
+#define RELOCATE (8 * MIB)
+
 /* Where a growing region goes, in order of preference: into resident pages
  * that follow it, into resident pages elsewhere, into fresh pages that follow
- * it, into fresh pages elsewhere; large ones rather stay where they are. */
+ * it, into fresh pages elsewhere; large ones rather stay where they are, or
+ * take their pages along. */
 static void *grow(struct region *region, void *ptr, size_t size)
 {
     size_t old = capacity(region);
@@ -228,6 +265,16 @@ static void *grow(struct region *region, void *ptr, size_t size)
     }
     if (!done && old >= GROW_IN_PLACE)
         done = heap_extend(region, pages, HEAP_ANY, &fresh);
+    if (!done && old >= RELOCATE && !options.wipe) {
+        store_relaxed(&region->state, REGION_HELD);
+        moved = counted(heap_relocate(region, pages, &fresh), size, fresh);
+        if (moved != NULL) {
+            stats_add(STAT_frees, 1);
+            stats_sub(STAT_regions_now, 1);
+            return publish(moved);
+        }
+        store_relaxed(&region->state, REGION_LIVE);
+    }
     if (!done)
         moved = take_resident(request, size);
     if (!done && moved == NULL)
@@ -246,6 +293,17 @@ static void *grow(struct region *region, void *ptr, size_t size)
     void *result = publish(moved);
     cache_free(ptr, 0);
     return result;
+}
+
+/* Under ZK_NALLOC_DEBUG each size is a region of its own. */
+static COLD void *move_debugged(void *ptr, size_t had, size_t size)
+{
+    void *moved = cache_alloc(size, 1, false);
+    if (moved != NULL) {
+        memcpy(moved, ptr, min_size(had, size));
+        cache_free(ptr, 0);
+    }
+    return moved;
 }
 
 /* Make REGION, a sparse one, useful for SIZE bytes. */
@@ -278,13 +336,17 @@ void *cache_realloc(void *ptr, size_t size)
 
     if (unlikely(size >= heap.span))
         return NULL;
-    if (unlikely(region->sparse)) {
+    if (unlikely(options.debug != DEBUG_OFF)) {
+        result = move_debugged(ptr, had, size);
+    } else if (unlikely(region->sparse)) {
         result = resize_sparse(region, ptr, size);
     } else if (size > had) {
         result = grow(region, ptr, size);
     } else if (had - size >= ZKN_THRESHOLD) {
         uint32_t keep =
             region->pages - (uint32_t)((had - size) >> heap.page_shift);
+        if (unlikely(options.wipe))
+            zero_wipe(region->page + keep, region->pages - keep);
         heap_shrink(region, keep);
     }
     if (result != NULL)

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -143,21 +144,11 @@ static uint32_t settle(struct region *region, uint32_t keep, uint32_t zero,
     /* Short of descriptors, the region simply stays longer. */
     if (surplus > 0 && (tiling_stocked() || grow_pool())) {
         heap.live -= surplus;
-        tiling_shorten(region, keep);
+        tiling_shorten(region, keep, REGION_DIRTY);
         zero -= (uint32_t)min_size(surplus, zero);
     }
     trim_to_budget();
     return zero;
-}
-
-/* Where in its first page a coloured region starts.  Provers walk many buffers
- * of 2^k bytes at one index; if all of them started at the same offset within
- * a huge page, each row would compete for one set of every cache and of the
- * TLB.  A coloured region is a page longer than it need be, so that runs of
- * them start at successive pages, and starts at a line given by its page. */
-static size_t colour(uint32_t page)
-{
-    return (size_t)(page % 64) * 64;
 }
 
 struct region *heap_take(struct heap_request request, enum heap_source source,
@@ -174,9 +165,7 @@ struct region *heap_take(struct heap_request request, enum heap_source source,
         /* A region that is of two nodes counts as where most of it is. */
         if (2 * (size_t)zero >= region->pages)
             region->node = request.node;
-        store_relaxed(&region->addr,
-                      page_address(region->page) +
-                          (request.coloured ? colour(region->page) : 0));
+        heap_place(region, request.coloured);
         *fresh = settle(region, request.pages, zero, region->pages);
     }
     heap_unlock();
@@ -292,12 +281,77 @@ bool heap_extend(struct region *region, uint32_t pages, enum heap_source source,
     return done;
 }
 
+/* Free the caller's region OLD, of which the DONE pages from page FROM on were
+ * moved away. */
+static void give_moved(struct region *old, uint32_t from, uint32_t done)
+{
+    uint32_t head = from - old->page;
+    heap.live -= old->pages;
+    if (done == 0 || !(tiling_stocked() || grow_pool())) {
+        tiling_free(old, REGION_DIRTY);
+        return;
+    }
+    if (old->pages > head + done)
+        tiling_shorten(old, head + done, REGION_DIRTY);
+    if (head > 0)
+        tiling_shorten(old, head, REGION_ZERO);
+    tiling_free(old, head > 0 ? REGION_DIRTY : REGION_ZERO);
+}
+
+/* Take a region for heap_relocate(), which lies in huge pages as OLD does. */
+static struct region *take_congruent(const struct region *old, uint32_t pages)
+{
+    uint32_t lead = old->page % (uint32_t)HUGE_PAGES, end, zero;
+    struct heap_request request = {.pages = lead + pages,
+                                   .align = (uint32_t)HUGE_PAGES,
+                                   .node = (uint8_t)heap_node(),
+                                   .roomy = true};
+    struct window place = find_place(&request, HEAP_UNTOUCHED);
+    if (place.first == NULL)
+        return NULL;
+    end = whole_end(place.page + lead + pages,
+                    run_with(place.first, place.page + lead + pages - 1));
+    struct region *region = tiling_carve(place.first, place.page + lead,
+                                         end - place.page - lead, &zero);
+    region->node = old->node;
+    store_relaxed(&region->addr,
+                  page_address(region->page) +
+                      (load_relaxed(&old->addr) - page_address(old->page)));
+    return region;
+}
+
+struct region *heap_relocate(struct region *old, uint32_t pages,
+                             uint32_t *fresh)
+{
+    uint32_t unit = (uint32_t)HUGE_PAGES, had = old->pages;
+    uint32_t head = (uint32_t)round_up(old->page, unit) - old->page;
+    uint32_t whole = (uint32_t)round_down(had - head, unit);
+    heap_lock();
+    struct region *region = take_congruent(old, pages);
+    if (region != NULL) {
+        uint32_t done =
+            assemble_move(old->page + head, region->page + head, whole);
+        heap_unlock();
+        char *from = page_address(old->page), *to = page_address(region->page);
+        size_t rest = pages_to_bytes(head + done);
+        memcpy(to, from, pages_to_bytes(head));
+        memcpy(to + rest, from + rest, pages_to_bytes(had) - rest);
+        heap_lock();
+        give_moved(old, old->page + head, done);
+        region->zero_first = had;
+        region->zero_pages = region->pages - had;
+        *fresh = settle(region, pages, region->zero_pages, region->pages);
+    }
+    heap_unlock();
+    return region;
+}
+
 void heap_shrink(struct region *region, uint32_t pages)
 {
     heap_lock();
     if (tiling_stocked()) {
         heap.live -= region->pages - pages;
-        tiling_shorten(region, pages);
+        tiling_shorten(region, pages, REGION_DIRTY);
         trim_to_budget();
     }
     heap_unlock();

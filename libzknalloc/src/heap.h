@@ -92,7 +92,7 @@ struct heap_request {
     uint32_t align;
     uint8_t node;  /* set by heap_take() */
     bool roomy;    /* it will want to grow: leave room behind it */
-    bool coloured; /* see colour() in heap.c; the pages allow for it */
+    bool coloured; /* see heap_place(); the pages allow for it */
 };
 
 /* The most bytes that colouring puts in front of a region: less than a page,
@@ -142,6 +142,13 @@ static inline void heap_unsparse(struct region *region)
 HIDDEN bool heap_extend(struct region *region, uint32_t pages,
                         enum heap_source source, uint32_t *fresh);
 
+/* A HELD region of PAGES pages, more than OLD has, with the content of OLD,
+ * which is the caller's and free then: whole huge pages change places, only the
+ * ends are copied.  NULL where there is no room, and OLD is as it was; *FRESH
+ * as above. */
+HIDDEN struct region *heap_relocate(struct region *old, uint32_t pages,
+                                    uint32_t *fresh);
+
 /* Cut the caller's region to its first PAGES pages, where that is possible
  * without memory; the rest becomes free. */
 HIDDEN void heap_shrink(struct region *region, uint32_t pages);
@@ -176,6 +183,18 @@ static inline size_t pages_to_bytes(size_t pages)
 static inline char *page_address(uint32_t page)
 {
     return heap.base + pages_to_bytes(page);
+}
+
+/* Set where in its first page the caller's region starts.  Provers walk many
+ * buffers of 2^k bytes at one index; if all of them started at the same offset
+ * within a huge page, each row would compete for one set of every cache and of
+ * the TLB.  A coloured region is a page longer than it need be, so that runs
+ * of them start at successive pages, and starts at a line given by its page.
+ */
+static inline void heap_place(struct region *region, bool coloured)
+{
+    size_t line = coloured ? (size_t)(region->page % 64) * 64 : 0;
+    store_relaxed(&region->addr, page_address(region->page) + line);
 }
 
 /* The region whose first or last page is PAGE, which lies below the top. */

@@ -14,6 +14,18 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+/* glibc 2.32 */
+#if defined(__has_include)
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define ZKN_HAVE_SINGLE_THREADED 1
+#endif
+#endif
+#ifndef ZKN_HAVE_SINGLE_THREADED
+#define ZKN_HAVE_SINGLE_THREADED 0
+#endif
+
+#include "debug.h"
 #include "heap.h"
 #include "hooks.h"
 #include "log.h"
@@ -71,6 +83,7 @@ static size_t cpus(void)
 static void init(void)
 {
     options_load();
+    debug_open();
     size_t ceiling = options.cache_bytes, magazine = options.magazine_bytes;
     size_t heap_ceiling = SIZE_MAX;
     if (ceiling == OPTION_AUTO) {
@@ -102,14 +115,34 @@ bool init_cache(void)
 
 /* --------------------------------------------------------- process life */
 
+/* With one thread nobody else can be in the library, and fork() may come from a
+ * signal handler that interrupted that one in it, or in fork(): no lock is
+ * needed then, and none must be waited for.  As in glibc. */
+static bool alone(void)
+{
+#if ZKN_HAVE_SINGLE_THREADED
+    return __libc_single_threaded != 0;
+#else
+    return false;
+#endif
+}
+
+static bool fork_locked; /* all locks, by the thread that forks */
+
 static void fork_prepare(void)
 {
+    if (alone())
+        return;
     magazine_fork_prepare();
     heap_quiet();
+    fork_locked = true;
 }
 
 static void fork_done(void)
 {
+    if (!fork_locked)
+        return;
+    fork_locked = false;
     heap_unlock();
     magazine_fork_done();
 }

@@ -19,7 +19,10 @@ struct options options = {
 #undef X
 };
 
-enum option_type { SIZE, BOOL, PATH };
+enum option_type { SIZE, BOOL, MODE, PATH };
+
+/* In the order of enum debug_mode. */
+static const char *const debug_words[] = {"off", "poison", "unmap", "guard"};
 
 static const struct option_row {
     enum option_type type;
@@ -80,14 +83,46 @@ static bool parse_bool(const char *text, size_t *out)
     return false;
 }
 
+static bool parse_mode(const char *text, size_t *out)
+{
+    for (size_t i = 0; i < sizeof debug_words / sizeof debug_words[0]; i++) {
+        if (strcasecmp(text, debug_words[i]) == 0) {
+            *out = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_typed(const struct option_row *row, const char *text,
+                        size_t *out)
+{
+    switch (row->type) {
+    case SIZE:
+        return parse_size(text, out);
+    case BOOL:
+        return parse_bool(text, out);
+    case MODE:
+        return parse_mode(text, out);
+    default:
+        return false;
+    }
+}
+
+/* What a value should have been, by type. */
+static const char *const expected[] = {
+    [SIZE] = "a number in range, such as 512M",
+    [BOOL] = "yes or no",
+    [MODE] = "poison, unmap, guard or off",
+};
+
 static bool parse_number(const struct option_row *row, const char *text)
 {
     size_t value;
     if (row->type == SIZE && row->initial == OPTION_AUTO &&
         strcasecmp(text, "auto") == 0)
         value = OPTION_AUTO;
-    else if (row->type == SIZE ? !parse_size(text, &value)
-                               : !parse_bool(text, &value))
+    else if (!parse_typed(row, text, &value))
         return false;
     else if (value < row->min || value > row->max)
         return false;
@@ -111,9 +146,7 @@ void options_load(void)
             line_text(&line, "=");
             line_text(&line, text);
             line_text(&line, " is not ");
-            line_text(&line, row->type == SIZE
-                                 ? "a number in range, such as 512M"
-                                 : "yes or no");
+            line_text(&line, expected[row->type]);
             line_text(&line, "; keeping the default");
             (void)line_write(&line, 2);
         }
@@ -125,6 +158,8 @@ static void line_value(struct line *line, const struct option_row *row,
 {
     if (row->type == SIZE && value == OPTION_AUTO)
         line_text(line, "auto");
+    else if (row->type == MODE)
+        line_text(line, debug_words[value]);
     else
         line_number(line, value);
 }

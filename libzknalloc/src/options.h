@@ -17,7 +17,8 @@
 
 /* X(type, field, variable, default, minimum, maximum, help)
  * SIZE: bytes, with K, M, G or T for powers of 1024, or "auto" where the
- * default is OPTION_AUTO; BOOL: 0/1, no/yes, off/on, false/true; PATH: text. */
+ * default is OPTION_AUTO; BOOL: 0/1, no/yes, off/on, false/true; MODE: a word
+ * of debug_words; PATH: text. */
 #define OPTIONS_LIST(X)                                                        \
     X(SIZE, cache_bytes, "ZK_NALLOC_CACHE_BYTES", OPTION_AUTO, 0,              \
       SIZE_MAX / 2, "free memory kept resident, at most")                      \
@@ -30,14 +31,21 @@
     X(BOOL, thp, "ZK_NALLOC_THP", 1, 0, 1, "ask for transparent huge pages")   \
     X(BOOL, colour, "ZK_NALLOC_COLOUR", 1, 0, 1,                               \
       "start large regions at different cache sets")                           \
+    X(BOOL, populate, "ZK_NALLOC_POPULATE", 0, 0, 1,                           \
+      "fault new memory in at once, not page by page as it is touched")        \
     X(BOOL, sparse, "ZK_NALLOC_SPARSE", 1, 0, 1,                               \
       "serve zeroed memory of which little is used in small pages")            \
+    X(BOOL, wipe, "ZK_NALLOC_WIPE", 0, 0, 1,                                   \
+      "clear large regions when they are freed, not when they are reused")     \
+    X(MODE, debug, "ZK_NALLOC_DEBUG", 0, 0, 3,                                 \
+      "catch misuse of large regions: poison, unmap or guard")                 \
     X(PATH, stats_file, "ZK_NALLOC_STATS_FILE", 0, 0, 0,                       \
       "append the statistics, a line of JSON, at exit")
 
 struct options {
 #define OPTION_FIELD_SIZE(field) size_t field;
 #define OPTION_FIELD_BOOL(field) size_t field;
+#define OPTION_FIELD_MODE(field) size_t field;
 #define OPTION_FIELD_PATH(field) const char *field;
 #define X(type, field, variable, initial, min, max, help)                      \
     OPTION_FIELD_##type(field)

@@ -25,6 +25,9 @@ HIDDEN int os_reserve(size_t length, char **out);
  * used it reads as zero. */
 HIDDEN int os_commit(char *addr, size_t length);
 
+/* Make a part of it inaccessible until os_commit(). */
+HIDDEN int os_forbid(char *addr, size_t length);
+
 /* Fault the pages in now, in one call; where the kernel cannot (before 5.14)
  * they come when they are touched. */
 HIDDEN void os_populate(char *addr, size_t length);

@@ -59,12 +59,13 @@ struct region {
         uint32_t zero_first; /* ... this page of the region on */
         uint32_t counted;    /* sparse: pages that count as resident */
     };
-    uint16_t used;   /* DIRTY and SPARSE: heap.clock at its last use */
-    bool soft : 1;   /* likewise: offered to the kernel since its last use */
-    bool sparse : 1; /* a few small pages of it are resident: see zero.h */
-    bool probe : 1;  /* LIVE, sparse: to find out what its like is used for */
-    bool zeroed : 1; /* LIVE: given out as zeroed memory */
-    uint8_t node;    /* DIRTY, SPARSE, LIVE: whose memory it is; otherwise 0 */
+    uint16_t used;    /* DIRTY and SPARSE: heap.clock at its last use */
+    bool soft : 1;    /* likewise: offered to the kernel since its last use */
+    bool sparse : 1;  /* a few small pages of it are resident: see zero.h */
+    bool probe : 1;   /* LIVE, sparse: to find out what its like is used for */
+    bool zeroed : 1;  /* LIVE: given out as zeroed memory */
+    bool guarded : 1; /* LIVE: its last page is inaccessible (debug.h) */
+    uint8_t node;     /* DIRTY, SPARSE, LIVE: whose memory it is; otherwise 0 */
 };
 
 _Static_assert(sizeof(struct region) <= 64, "a descriptor is a cache line");

@@ -261,7 +261,8 @@ void tiling_lengthen(struct region *region, uint32_t pages, uint32_t *zero)
     region->zero_pages = longest.pages;
 }
 
-void tiling_shorten(struct region *region, uint32_t pages)
+void tiling_shorten(struct region *region, uint32_t pages,
+                    enum region_state state)
 {
     uint32_t rest = region->pages - pages;
     cover(region, region->page, pages);
@@ -272,7 +273,7 @@ void tiling_shorten(struct region *region, uint32_t pages)
             (uint32_t)min_size(region->zero_pages, pages - region->zero_first);
     struct region *tail = tiling_add(REGION_HELD, region->page + pages, rest);
     tail->node = region->node;
-    tiling_free(tail, REGION_DIRTY);
+    tiling_free(tail, state);
 }
 
 /* The oldest run that was last used at USED or later; NULL if there is none. */

@@ -36,10 +36,11 @@ HIDDEN struct region *tiling_carve(struct region *first, uint32_t page,
                                    uint32_t pages, uint32_t *zero);
 
 /* Lengthen a LIVE region to PAGES pages out of the free runs that follow it;
- * or cut it to its first PAGES pages and make the rest DIRTY. */
+ * or cut it to its first PAGES pages and free the rest in STATE. */
 HIDDEN void tiling_lengthen(struct region *region, uint32_t pages,
                             uint32_t *zero);
-HIDDEN void tiling_shorten(struct region *region, uint32_t pages);
+HIDDEN void tiling_shorten(struct region *region, uint32_t pages,
+                           enum region_state state);
 
 /* Mark a DIRTY run, last used at USED, as offered to the kernel; it goes to its
  * place by age, before all others of that second. */

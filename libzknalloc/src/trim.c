@@ -21,10 +21,10 @@
  * is left exceeded. */
 #define REFUSALS_MOST 4
 
-/* The slack of the budget: 1/64 of the peak, and room for a few huge pages. */
+/* The slack of the budget: 1/24 of the peak, and room for a few huge pages. */
 static size_t budget(void)
 {
-    return heap.high + heap.high / 64 + ((8 * MIB) >> heap.page_shift);
+    return heap.high + heap.high / 24 + ((8 * MIB) >> heap.page_shift);
 }
 
 /* Free pages above the budget. */

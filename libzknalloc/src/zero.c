@@ -97,19 +97,19 @@ static void clear_touched(char *addr, const unsigned char *pages, size_t count)
     stats_add(STAT_bytes_cleared, cleared);
 }
 
-/* Count the pages of REGION, the caller's, that hold something into *TOUCHED
- * and, as long as they are no more than LIMIT, clear them.  Returns 0 or
- * -errno. */
-static int look(const struct region *region, size_t limit, uint32_t *touched)
+/* Count the LENGTH pages from FIRST on, the caller's, that hold something into
+ * *TOUCHED and, as long as they are no more than LIMIT, clear them.  Returns 0
+ * or -errno. */
+static int look(uint32_t first, uint32_t length, size_t limit,
+                uint32_t *touched)
 {
     unsigned char pages[OS_LOOK_MOST];
     uint32_t found = 0;
     uint64_t spent = 0;
     int fd = os_look_open(), error = fd < 0 ? fd : 0;
-    for (uint32_t at = 0; at < region->pages && error == 0;
-         at += OS_LOOK_MOST) {
-        char *addr = page_address(region->page + at);
-        size_t count = min_size(region->pages - at, OS_LOOK_MOST);
+    for (uint32_t at = 0; at < length && error == 0; at += OS_LOOK_MOST) {
+        char *addr = page_address(first + at);
+        size_t count = min_size(length - at, OS_LOOK_MOST);
         error = os_look(fd, addr, count, pages);
         if (error != 0)
             break;
@@ -126,6 +126,14 @@ static int look(const struct region *region, size_t limit, uint32_t *touched)
         density_cost(CLEAR_SMALL, spent, found);
     *touched = found;
     return error;
+}
+
+void zero_wipe(uint32_t page, uint32_t count)
+{
+    uint32_t touched;
+    if (look(page, count, count, &touched) != 0 &&
+        os_discard(page_address(page), pages_to_bytes(count)) != 0)
+        memset(page_address(page), 0, pages_to_bytes(count));
 }
 
 /* Count the resident pages of COUNT from PAGE on, which may be anybody's. */
@@ -323,7 +331,7 @@ static enum region_state settle(struct region *region)
     if (unseen)
         return drop(region, true);
 
-    if (look(region, limit, &touched) != 0) {
+    if (look(region->page, region->pages, limit, &touched) != 0) {
         stats_add(STAT_fallback_scan, 1);
         store_relaxed(&blind, true);
         return drop(region, false);

@@ -133,6 +133,35 @@ static void test_realloc(void)
     zkn_free(system);
 }
 
+/* Two vectors that grow in turn stand in each other's way: they move, and take
+ * their pages along. */
+static void test_relocation(void)
+{
+    char *ptr[2] = {zkn_alloc(8 * MIB + 20000), zkn_alloc(8 * MIB + 777)};
+    size_t size[2] = {8 * MIB + 20000, 8 * MIB + 777};
+    for (int i = 0; i < 2; i++)
+        memset(ptr[i], 'a' + i, size[i]);
+    uint64_t moved = stats_now().bytes_moved;
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 2; i++) {
+            size_t had = size[i];
+            size[i] += size[i] / 2 + 12345;
+            ptr[i] = zkn_realloc(ptr[i], size[i]);
+            CHECK_TRUE(ptr[i] != NULL && ptr[i][0] == 'a' + i);
+            CHECK(memcmp(ptr[i], ptr[i] + 1, had - 1), ==, 0);
+            memset(ptr[i] + had, 'a' + i, size[i] - had);
+        }
+    }
+    CHECK(stats_now().bytes_moved - moved, >=, 8 * MIB);
+    CHECK(stats_now().committed_now, <=,
+          stats_now().live_peak + stats_now().live_peak / 24 + 8 * MIB);
+    zkn_free(ptr[0]);
+    zkn_free(ptr[1]);
+    char *zero = zkn_calloc(1, 40 * MIB);
+    CHECK_TRUE(is_zero(zero, 40 * MIB));
+    zkn_free(zero);
+}
+
 static void test_stats(void)
 {
     zkn_release_cache();
@@ -201,6 +230,7 @@ int main(void)
     test_calloc();
     test_aligned();
     test_realloc();
+    test_relocation();
     test_stats();
     test_control();
     CHECK(stats_now().live_now, ==, 0);

@@ -2,7 +2,7 @@
  *
  * Each call that the library makes of the kernel or of malloc fails, in turn.
  *
- *   test_faults [-a] [-p plan]
+ *   test_faults [-a] [-p plan] [-s seconds]
  *
  * The linker routes those calls of the library through this file (--wrap), so
  * that the library itself is as it is shipped.  A first run of the scenario
@@ -11,6 +11,10 @@
  * errno.  Whatever fails, the process must not crash, no memory may be lost,
  * shared or changed, and a request that fails must say ENOMEM.  Plans are many:
  * a sample is tried, -a tries all; -p function:n:errno:1 repeats one.
+ *
+ * -s soaks: threads work for so many seconds while one call in a few hundred
+ * fails by chance; books are compared all the while, and at the end resident
+ * memory and mappings must not have grown since the first quarter.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +23,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 
 #include "heap.h"
 #include "model.h"
@@ -31,7 +36,8 @@
     X(munmap)                                                                  \
     X(mprotect)                                                                \
     X(madvise)                                                                 \
-    X(mremap) X(open) X(read) X(sysinfo) X(getrlimit) X(pthread_create)        \
+    X(mremap)                                                                  \
+    X(open) X(read) X(sysinfo) X(getrlimit) X(pthread_create)                  \
         X(pthread_atfork) X(malloc) X(calloc) X(memalign) X(realloc)
 
 enum function {
@@ -52,7 +58,8 @@ static struct plan {
 } plan = {.function = FUNCTION_COUNT};
 
 static _Atomic unsigned counts[FUNCTION_COUNT];
-static atomic_bool armed = true, struck;
+static atomic_bool armed = true;
+static _Atomic size_t chance; /* one call in so many fails; 0: as planned */
 
 /* The library's constructor runs before main(). */
 static void read_plan(void)
@@ -75,10 +82,16 @@ static bool fails(enum function function)
         return false;
     read_plan();
     unsigned number = ++counts[function];
+    if (chance > 0) {
+        uint64_t state = number * 0x9e3779b97f4a7c15U + function + 1;
+        if (function >= FAULT_malloc || random_next(&state) % chance != 0)
+            return false;
+        errno = ENOMEM;
+        return true;
+    }
     if (plan.function != function || number < plan.number ||
         (number > plan.number && plan.lasting == 0))
         return false;
-    struck = true;
     errno = (int)plan.error;
     return true;
 }
@@ -203,6 +216,92 @@ static void scenario(void)
     model_check_empty();
 }
 
+/* ------------------------------------------------------------------ the soak
+ */
+
+#define THREADS 4
+#define EPOCH   4000 /* operations of one thread between two checks */
+
+static struct actor crew[THREADS];
+static pthread_barrier_t barrier;
+static atomic_bool over;
+
+static void *live(void *argument)
+{
+    while (!over) {
+        for (size_t i = 0; i < EPOCH; i++)
+            actor_act(argument);
+        pthread_barrier_wait(&barrier);
+        pthread_barrier_wait(&barrier);
+    }
+    return NULL;
+}
+
+/* Lines of /proc/self/maps. */
+static size_t mappings(void)
+{
+    FILE *file = fopen("/proc/self/maps", "r");
+    CHECK_TRUE(file != NULL);
+    size_t count = 0;
+    for (int c; (c = getc(file)) != EOF;)
+        count += c == '\n';
+    fclose(file);
+    return count;
+}
+
+static void soak(time_t seconds)
+{
+    struct actor *all[THREADS];
+    pthread_t ids[THREADS];
+    armed = false;
+    model_open();
+    model_refusals = true;
+    CHECK(pthread_barrier_init(&barrier, NULL, THREADS + 1), ==, 0);
+    for (size_t i = 0; i < THREADS; i++) {
+        all[i] = &crew[i];
+        crew[i] = (struct actor){.pick = model_random,
+                                 .seed = 1000 + i,
+                                 .name = (uint32_t)i + 1,
+                                 .most = 96 * MIB};
+        CHECK(pthread_create(&ids[i], NULL, live, all[i]), ==, 0);
+    }
+    time_t start = time(NULL), said = 0, now = 0;
+    size_t early = 0, early_mappings = 0, most = 0, most_mappings = 0;
+    chance = 300;
+    for (size_t epoch = 1; !over; epoch++) {
+        armed = true;
+        pthread_barrier_wait(&barrier);
+        armed = false;
+        model_check(all, THREADS);
+        now = time(NULL) - start;
+        size_t rss = proc_status("VmRSS"), maps = mappings();
+        most = rss > most ? rss : most;
+        most_mappings = maps > most_mappings ? maps : most_mappings;
+        if (now <= seconds / 4) {
+            early = most;
+            early_mappings = most_mappings;
+        }
+        if (now >= said + 60 || now >= seconds) {
+            printf("%ld s: %zu operations, %zu MiB resident, %zu mappings, "
+                   "at most %zu and %zu\n",
+                   (long)now, epoch * EPOCH * THREADS, rss >> 20, maps,
+                   most >> 20, most_mappings);
+            fflush(stdout);
+            said = now;
+        }
+        over = now >= seconds;
+        pthread_barrier_wait(&barrier);
+    }
+    for (size_t i = 0; i < THREADS; i++) {
+        CHECK(pthread_join(ids[i], NULL), ==, 0);
+        actor_leave(&crew[i]);
+    }
+    model_clear_shelf();
+    model_check_empty();
+    CHECK(most, <=, early + early / 8 + 16 * MIB);
+    CHECK(most_mappings, <=, early_mappings + early_mappings / 4 + 64);
+}
+
 /* ------------------------------------------------------------------ the plans
  */
 
@@ -260,13 +359,17 @@ int main(int argc, char **argv)
         }
         return 0;
     }
-    for (int option; (option = getopt(argc, argv, "ap:")) != -1;) {
-        if (option == 'a')
+    for (int option; (option = getopt(argc, argv, "ap:s:")) != -1;) {
+        if (option == 'a') {
             sample = SIZE_MAX;
-        else if (option == 'p' && parse_plan(optarg))
+        } else if (option == 'p' && parse_plan(optarg)) {
             return run_plan(text, sizeof text) ? 0 : 1;
-        else
+        } else if (option == 's') {
+            soak(strtol(optarg, NULL, 10));
+            return 0;
+        } else {
             return 2;
+        }
     }
 
     next.function = FUNCTION_COUNT;

@@ -177,6 +177,60 @@ void buffers_have_one_owner()
     CHECK(stats_now().live_now, ==, live);
 }
 
+void arenas_free_at_once()
+{
+    static_assert(!std::is_copy_constructible_v<zkn::arena>);
+    zkn::arena arena(4 * MIB);
+    CHECK(arena.capacity(), ==, 4 * MIB);
+    double *first = arena.alloc<double>(1000);
+    first[999] = 1.5;
+    std::size_t used = arena.used();
+    {
+        zkn::arena::scope phase(arena);
+        CHECK_TRUE(is_aligned(arena.allocate(100, 256), 256));
+        CHECK(arena.used(), >, used);
+    }
+    CHECK(arena.used(), ==, used);
+    CHECK(arena.peak(), >, used);
+    CHECK_TRUE(
+        throws<std::bad_alloc>([&] { (void)arena.alloc<char>(8 * MIB); }));
+    CHECK_TRUE(throws<std::system_error>([&] { (void)arena.allocate(8, 3); }));
+    {
+        zkn::arena_resource resource(arena);
+        std::pmr::vector<int> v(1000, 1, &resource);
+        v.resize(100000);
+        CHECK(arena.used(), >, 100000 * sizeof(int));
+        CHECK_TRUE(resource.is_equal(resource));
+        CHECK_TRUE(!resource.is_equal(*zkn::resource()));
+    }
+    {
+        zkn::arena::scope phase(arena);
+        arena.reset(); /* ends the scope's mark: nothing left to do */
+    }
+    CHECK(arena.used(), ==, 0);
+    zkn::arena moved = std::move(arena);
+    CHECK_TRUE(moved.alloc<char>(1) != nullptr);
+    CHECK_TRUE(throws<std::system_error>([] { zkn::arena odd(1, ~0u); }));
+}
+
+void secrets_compare_and_vanish()
+{
+    static_assert(!std::is_copy_constructible_v<zkn::secret>);
+    zkn::secret key(32), same(32), other(33);
+    CHECK(key.size(), ==, 32);
+    std::memset(key.data(), 0x5a, 32);
+    std::memset(same.data(), 0x5a, 32);
+    CHECK_TRUE(key == same && key != other);
+    same.protect(zkn::access::read_only);
+    CHECK_TRUE(key == same);
+    key.wipe();
+    CHECK_TRUE(key != same && key.data()[31] == std::byte{0});
+    zkn::secret moved = std::move(same);
+    CHECK(moved.size(), ==, 32);
+    CHECK(moved.info() & ~15u, ==, 0);
+    CHECK_TRUE(throws<std::system_error>([] { zkn::secret odd(1, ~0u); }));
+}
+
 } // namespace
 
 int main()
@@ -187,5 +241,7 @@ int main()
     too_much_is_an_exception();
     the_resource_serves_pmr();
     buffers_have_one_owner();
+    arenas_free_at_once();
+    secrets_compare_and_vanish();
     return 0;
 }

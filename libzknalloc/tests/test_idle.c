@@ -47,7 +47,7 @@ static void test_stage(void)
     void *a = zkn_alloc(SIZE / 4), *b = zkn_alloc(SIZE / 4);
     zkn_free(a);
     zkn_free(b);
-    CHECK(stats_now().committed_now, <=, SIZE / 2 + SIZE / 64 + (8 << 20));
+    CHECK(stats_now().committed_now, <=, SIZE / 2 + SIZE / 24 + (8 << 20));
     CHECK(zkn_stage_boundary(), >=, SIZE / 2);
 }
 

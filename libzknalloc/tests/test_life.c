@@ -281,7 +281,37 @@ static void signal_handler(void)
     signal(SIGALRM, SIG_IGN);
 }
 
-/* The same, at the worst moment. */
+static void on_alarm_fork(int signal)
+{
+    (void)signal;
+    pid_t child = fork();
+    if (child == 0) {
+        void *volatile ptr = malloc(100);
+        free(ptr);
+        _exit(0);
+    }
+    if (child > 0)
+        waitpid(child, NULL, 0);
+}
+
+/* A process with one thread may fork in a signal handler, wherever it is. */
+static void fork_in_handler(void)
+{
+    struct itimerval often = {{0, 2000}, {0, 2000}}, never = {{0, 0}, {0, 0}};
+    CHECK_TRUE(signal(SIGALRM, on_alarm_fork) != SIG_ERR);
+    CHECK(setitimer(ITIMER_REAL, &often, NULL), ==, 0);
+    for (int i = 0; i < 100; i++) {
+        churn((void *)2);
+        pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        while (waitpid(child, NULL, 0) != child)
+            CHECK(errno, ==, EINTR);
+    }
+    CHECK(setitimer(ITIMER_REAL, &never, NULL), ==, 0);
+}
+
+/* A handler that allocates, at the worst moment. */
 static void signal_in_lock(void)
 {
     alarm(20); /* should it hang */
@@ -354,6 +384,7 @@ static const struct {
     {"traced", traced, NULL, false},
     {"core dump", core_dump, NULL, false},
     {"signal handler", signal_handler, NULL, true},
+    {"fork in a handler", fork_in_handler, NULL, false},
     {"signal under the lock", signal_in_lock, NULL, true},
     {"set-uid", set_uid, NULL, false},
 };

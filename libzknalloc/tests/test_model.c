@@ -105,7 +105,7 @@ static void check_counters(void)
     CHECK(now.live_now + now.cached_now, ==, now.committed_now);
     CHECK(now.hits + now.misses - now.frees, ==, regions);
     CHECK(now.committed_now, <=,
-          now.live_peak + now.live_peak / 64 + (8 << 20));
+          now.live_peak + now.live_peak / 24 + (8 << 20));
 }
 
 static void allocate(struct slot *slot)

@@ -1,4 +1,714 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Secrets: each property proved from outside (traps, /proc, ptrace, children),
+ * on each kind of memory: what the kernel gives, and what is left where it
+ * refuses memfd_secret(), madvise(), mlock() or mprotect().  Each case runs in
+ * a process of its own.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "testing.h"
+
+#ifndef SYS_memfd_secret
+#define SYS_memfd_secret 447
+#endif
+
+#define ALL                                                                    \
+    (ZKN_SECRET_LOCKED | ZKN_SECRET_MEMFD | ZKN_SECRET_DONTDUMP |              \
+     ZKN_SECRET_WIPE_ON_FORK)
+
+static size_t page;
+
+/* What the pages of this case are made of. */
+static enum { AS_IT_COMES, PRIVATE, PLAIN } kind;
+
+static zkn_secret_t *create(size_t size)
+{
+    zkn_secret_t *secret = zkn_secret_create(size, 0);
+    CHECK_TRUE(secret != NULL);
+    CHECK(zkn_secret_size(secret), ==, size);
+    unsigned info = zkn_secret_info(secret);
+    if (kind == PRIVATE)
+        CHECK(info, ==, ALL & ~ZKN_SECRET_MEMFD);
+    if (kind == PLAIN)
+        CHECK(info & ~ZKN_SECRET_LOCKED, ==, 0);
+    return secret;
+}
+
+/* The content of secrets.  It is made byte by byte, and not by the compiler, so
+ * that no other memory holds it. */
+static volatile unsigned salt = 7;
+
+static unsigned char byte_at(size_t i)
+{
+    return (unsigned char)(1 + (i * i + salt * i) % 251);
+}
+
+static void fill(zkn_secret_t *secret)
+{
+    unsigned char *data = zkn_secret_data(secret);
+    for (size_t i = 0; i < zkn_secret_size(secret); i++)
+        data[i] = byte_at(i);
+}
+
+static bool is_filled(const void *data, size_t size)
+{
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < size; i++) {
+        if (bytes[i] != byte_at(i))
+            return false;
+    }
+    return true;
+}
+
+/* ----------------------------------------------------------------- traps */
+
+static volatile char *touched;
+
+static void touch_read(void)
+{
+    signal(SIGSEGV, SIG_DFL); /* the sanitizers' handler would explain it */
+    (void)*touched;
+}
+
+static void touch_write(void)
+{
+    signal(SIGSEGV, SIG_DFL);
+    *touched = 1;
+}
+
+/* Whether BODY traps at ADDR.  A child of vfork() tries: it dies alone, but has
+ * this process's memory, where one of fork() would have lost the secret. */
+static bool traps(void (*body)(void), volatile char *addr)
+{
+    touched = addr;
+    pid_t child = vfork();
+    CHECK(child, >=, 0);
+    if (child == 0) {
+        body();
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0), ==, child);
+    CHECK_TRUE(status == 0 ||
+               (WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV));
+    return status != 0;
+}
+
+static void guards(void)
+{
+    for (size_t pages = 1; pages <= 3; pages++) {
+        zkn_secret_t *secret = create(pages * page);
+        char *data = zkn_secret_data(secret);
+        CHECK(traps(touch_read, data - 1), ==, 1);
+        CHECK(traps(touch_write, data - 1), ==, 1);
+        CHECK(traps(touch_read, data + pages * page), ==, 1);
+        CHECK(traps(touch_write, data + pages * page), ==, 1);
+        CHECK(traps(touch_read, data + (pages + 1) * page - 1), ==, 1);
+        zkn_secret_destroy(secret);
+    }
+}
+
+static void sizes(void)
+{
+    for (size_t size = 0; size < 3 * page; size += size < 70 ? 1 : 61) {
+        zkn_secret_t *secret = create(size);
+        char *data = zkn_secret_data(secret);
+        CHECK((uintptr_t)data % 16, ==, 0);
+        CHECK_TRUE(is_zero(data, size));
+        size_t padded = size == 0 ? 16 : (size + 15) / 16 * 16;
+        CHECK(((uintptr_t)data + padded) % page, ==, 0);
+        memset(data, 0xff, size);
+        zkn_secret_destroy(secret);
+    }
+    volatile size_t most = SIZE_MAX;
+    CHECK_TRUE(zkn_secret_create(most, 0) == NULL);
+    CHECK(errno, ==, ENOMEM);
+    errno = 0;
+    CHECK_TRUE(zkn_secret_create((size_t)1 << 60, 0) == NULL);
+    CHECK(errno, ==, ENOMEM);
+    CHECK_TRUE(zkn_secret_create(1, 2) == NULL);
+    CHECK(errno, ==, EINVAL);
+    errno = 77;
+    zkn_secret_destroy(NULL);
+    zkn_secret_destroy(create(1));
+    CHECK(errno, ==, 77);
+}
+
+/* ---------------------------------------------------------------- misuse */
+
+static ptrdiff_t stray;
+
+static void write_astray(void)
+{
+    zkn_secret_t *secret = create(100);
+    ((volatile char *)zkn_secret_data(secret))[stray] ^= 1;
+    zkn_secret_destroy(secret);
+}
+
+static void destroy_twice(void)
+{
+    zkn_secret_t *other = create(1), *secret = create(1);
+    zkn_secret_destroy(secret);
+    zkn_secret_destroy(secret);
+    zkn_secret_destroy(other);
+}
+
+static void aborts(void (*body)(void), const char *words)
+{
+    char text[512];
+    int status = run_child(body, text, sizeof text);
+    CHECK_TRUE(WIFSIGNALED(status));
+    CHECK(WTERMSIG(status), ==, SIGABRT);
+    CHECK_TRUE(strncmp(text, "libzknalloc: ", 13) == 0);
+    CHECK_TRUE(strstr(text, words) != NULL);
+    CHECK_TRUE(strchr(text, '\n') == text + strlen(text) - 1);
+}
+
+static void misuse(void)
+{
+    const ptrdiff_t places[] = {-1, -16, 112 - (ptrdiff_t)page, 100, 111};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        stray = places[i];
+        aborts(write_astray, "memory around a secret was written to");
+    }
+    aborts(destroy_twice, "not a secret (destroyed before?)");
+}
+
+/* ------------------------------------------------------------ protection */
+
+static void protection(void)
+{
+    zkn_secret_t *secret = create(100);
+    volatile char *data = zkn_secret_data(secret);
+    fill(secret);
+    CHECK(zkn_secret_protect(secret, ZKN_SECRET_READ_ONLY), ==, 0);
+    CHECK_TRUE(is_filled((char *)data, 100));
+    CHECK(traps(touch_write, data), ==, 1);
+    CHECK(zkn_secret_protect(secret, ZKN_SECRET_NO_ACCESS), ==, 0);
+    CHECK(traps(touch_read, data), ==, 1);
+    CHECK(zkn_secret_protect(secret, 3), ==, -EINVAL);
+    CHECK(zkn_secret_protect(secret, -1), ==, -EINVAL);
+    CHECK(traps(touch_read, data), ==, 1);
+    CHECK(zkn_secret_protect(secret, ZKN_SECRET_READ_WRITE), ==, 0);
+    CHECK_TRUE(is_filled((char *)data, 100));
+    data[0] = 1;
+    zkn_secret_destroy(secret);
+}
+
+static void wiping(void)
+{
+    for (int access = 0; access <= 2; access++) {
+        zkn_secret_t *secret = create(5000);
+        char *data = zkn_secret_data(secret);
+        fill(secret);
+        CHECK(zkn_secret_protect(secret, access), ==, 0);
+        CHECK(zkn_secret_wipe(secret), ==, 0);
+        CHECK(zkn_secret_protect(secret, ZKN_SECRET_READ_ONLY), ==, 0);
+        CHECK_TRUE(is_zero(data, 5000));
+        CHECK(zkn_secret_protect(secret, access), ==, 0);
+        CHECK(zkn_secret_wipe(secret), ==, 0);
+        CHECK(traps(touch_write, data), ==, access != ZKN_SECRET_READ_WRITE);
+        zkn_secret_destroy(secret); /* whatever the protection */
+    }
+}
+
+/* --------------------------------------------------- what the kernel says */
+
+/* The VmFlags of the mapping at ADDR, in /proc/self/smaps. */
+static void smaps_flags(const void *addr, char *flags, size_t size)
+{
+    FILE *file = fopen("/proc/self/smaps", "r");
+    CHECK_TRUE(file != NULL);
+    char line[512];
+    bool here = false;
+    *flags = '\0';
+    while (fgets(line, sizeof line, file) != NULL) {
+        unsigned long start, end;
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+            here = start <= (uintptr_t)addr && (uintptr_t)addr < end;
+        else if (here && strncmp(line, "VmFlags:", 8) == 0)
+            snprintf(flags, size, "%s", line + 8);
+    }
+    fclose(file);
+}
+
+/* `info` claims what /proc shows, no more and no less. */
+static void mapping_flags(void)
+{
+    zkn_secret_t *secret = create(100);
+    unsigned info = zkn_secret_info(secret);
+    char flags[512];
+    smaps_flags(zkn_secret_data(secret), flags, sizeof flags);
+    printf("info %u, VmFlags%s", info, flags);
+    CHECK(strstr(flags, " lo") != NULL, ==, (info & ZKN_SECRET_LOCKED) != 0);
+    CHECK(strstr(flags, " dd") != NULL, ==, (info & ZKN_SECRET_DONTDUMP) != 0);
+    CHECK(strstr(flags, " wf") != NULL || strstr(flags, " dc") != NULL, ==,
+          (info & ZKN_SECRET_WIPE_ON_FORK) != 0);
+    CHECK(strstr(flags, " sh") != NULL, ==, (info & ZKN_SECRET_MEMFD) != 0);
+    zkn_secret_destroy(secret);
+}
+
+/* The kernel of the machine that the tests run on has memfd_secret(), or says
+ * why not; then all must have been achieved. */
+static void everything(void)
+{
+    int fd = (int)syscall(SYS_memfd_secret, O_CLOEXEC);
+    if (fd < 0 && errno == ENOSYS)
+        exit(SKIPPED);
+    CHECK(fd, >=, 0);
+    close(fd);
+    zkn_secret_t *secret = zkn_secret_create(100, ZKN_SECRET_REQUIRE_LOCK);
+    CHECK_TRUE(secret != NULL);
+    CHECK(zkn_secret_info(secret), ==, ALL);
+    /* Not even the process itself reads it other than by its own loads. */
+    int memory = open("/proc/self/mem", O_RDONLY);
+    char byte;
+    CHECK(memory, >=, 0);
+    fill(secret);
+    CHECK(pread(memory, &byte, 1, (off_t)(uintptr_t)zkn_secret_data(secret)),
+          ==, -1);
+    close(memory);
+    zkn_secret_destroy(secret);
+}
+
+/* -------------------------------------------------------------- children */
+
+static void fork_wipes(void)
+{
+    zkn_secret_t *secrets[3];
+    for (int access = 0; access <= 2; access++) {
+        secrets[access] = create(5000);
+        fill(secrets[access]);
+        CHECK(zkn_secret_protect(secrets[access], access), ==, 0);
+    }
+    unsigned info = zkn_secret_info(secrets[0]);
+    pid_t child = fork();
+    CHECK(child, >=, 0);
+    if (child == 0) {
+        for (int access = 0; access <= 2; access++) {
+            char *data = zkn_secret_data(secrets[access]);
+            if (access != ZKN_SECRET_READ_WRITE)
+                CHECK(traps(touch_write, data), ==, 1);
+            if (access == ZKN_SECRET_NO_ACCESS)
+                CHECK(traps(touch_read, data), ==, 1);
+            CHECK(zkn_secret_protect(secrets[access], 1), ==, 0);
+            CHECK_TRUE(is_zero(data, 5000));
+            CHECK(traps(touch_read, data + 5008 - 2 * page - 1), ==, 1);
+            CHECK(traps(touch_read, data + 5008), ==, 1);
+            /* The child's own from here on, as good as the parent's. */
+            CHECK(zkn_secret_info(secrets[access]), ==, info);
+            CHECK(zkn_secret_protect(secrets[access], 2), ==, 0);
+            fill(secrets[access]);
+            zkn_secret_destroy(secrets[access]);
+        }
+        mapping_flags();
+        zkn_secret_destroy(create(100));
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0), ==, child);
+    CHECK(status, ==, 0);
+    for (int access = 0; access <= 2; access++) {
+        CHECK(zkn_secret_protect(secrets[access], 1), ==, 0);
+        CHECK_TRUE(is_filled(zkn_secret_data(secrets[access]), 5000));
+        zkn_secret_destroy(secrets[access]);
+    }
+}
+
+/* A child that raw clone() made, without fork handlers: nothing to read. */
+static void clone_wipes(void)
+{
+    zkn_secret_t *secret = create(5000);
+    fill(secret);
+    char *data = zkn_secret_data(secret);
+    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    CHECK(child, >=, 0);
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        _exit(is_zero(data, 5000) ? 0 : 1);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0), ==, child);
+    if ((zkn_secret_info(secret) & ZKN_SECRET_MEMFD) != 0)
+        CHECK_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    else
+        CHECK(status, ==, 0);
+    CHECK_TRUE(is_filled(data, 5000));
+    zkn_secret_destroy(secret);
+}
+
+static atomic_bool done;
+
+static void *create_and_destroy(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&done)) {
+        zkn_secret_t *secret = zkn_secret_create(100, 0);
+        fill(secret);
+        zkn_secret_destroy(secret);
+    }
+    return NULL;
+}
+
+static void threads_and_forks(void)
+{
+    pthread_t threads[3];
+    zkn_secret_t *kept = create(100);
+    fill(kept);
+    for (int i = 0; i < 3; i++)
+        pthread_create(&threads[i], NULL, create_and_destroy, NULL);
+    for (int i = 0; i < (SANITIZED ? 10 : 50); i++) {
+        pid_t child = fork();
+        CHECK(child, >=, 0);
+        if (child == 0) {
+            alarm(20);
+            CHECK_TRUE(is_zero(zkn_secret_data(kept), 100));
+            zkn_secret_destroy(zkn_secret_create(100, 0));
+            zkn_secret_destroy(kept);
+            _exit(0);
+        }
+        int status;
+        CHECK(waitpid(child, &status, 0), ==, child);
+        CHECK(status, ==, 0);
+    }
+    atomic_store(&done, true);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    CHECK_TRUE(is_filled(zkn_secret_data(kept), 100));
+    zkn_secret_destroy(kept);
+}
+
+/* ------------------------------------------------- what is left afterwards */
+
+/* Whether any readable memory of process PID holds the content of fill(). */
+static bool found_in(pid_t pid)
+{
+    enum { NEEDLE = 64 };
+    static unsigned char needle[NEEDLE];
+    char path[64], line[512];
+    for (size_t i = 0; i < NEEDLE; i++)
+        needle[i] = byte_at(i);
+    snprintf(path, sizeof path, "/proc/%d/mem", pid);
+    int memory = open(path, O_RDONLY);
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    FILE *maps = fopen(path, "r");
+    CHECK_TRUE(memory >= 0 && maps != NULL);
+    bool found = false;
+    static char chunk[1 << 16];
+    while (fgets(line, sizeof line, maps) != NULL) {
+        unsigned long start, end;
+        CHECK(sscanf(line, "%lx-%lx ", &start, &end), ==, 2);
+        if (end - start > (1UL << 30))
+            continue; /* reservations */
+        for (; start < end; start += sizeof chunk - NEEDLE) {
+            size_t length =
+                end - start < sizeof chunk ? end - start : sizeof chunk;
+            ssize_t n = pread(memory, chunk, length, (off_t)start);
+            if (n >= NEEDLE && memmem(chunk, (size_t)n, needle, NEEDLE) != NULL)
+                found = true;
+        }
+    }
+    fclose(maps);
+    close(memory);
+    return found;
+}
+
+static void stop_for_parent(void)
+{
+    CHECK(raise(SIGSTOP), ==, 0);
+}
+
+/* A debugger searches the process: with the secret alive (which proves that
+ * the search works), after it was destroyed, after another was left to the end
+ * of the process, when all handlers have run. */
+static void nothing_left(void)
+{
+    pid_t child = fork();
+    CHECK(child, >=, 0);
+    if (child == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, 0, 0), ==, 0);
+        zkn_secret_t *secret = create(5000);
+        fill(secret);
+        CHECK(zkn_secret_protect(secret, ZKN_SECRET_NO_ACCESS), ==, 0);
+        stop_for_parent();
+        zkn_secret_destroy(secret);
+        stop_for_parent();
+        fill(create(5000));
+        secret = create(5000);
+        fill(secret);
+        CHECK(zkn_secret_protect(secret, ZKN_SECRET_NO_ACCESS), ==, 0);
+        stop_for_parent();
+        exit(0);
+    }
+    int status;
+    const bool expected[] = {true, false, true, false};
+    for (int i = 0; i < 4; i++) {
+        CHECK(waitpid(child, &status, 0), ==, child);
+        CHECK_TRUE(WIFSTOPPED(status));
+        if (i == 0)
+            CHECK(ptrace(PTRACE_SETOPTIONS, child, 0,
+                         PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL),
+                  ==, 0);
+        if (i == 3)
+            CHECK(status >> 8, ==, SIGTRAP | PTRACE_EVENT_EXIT << 8);
+        CHECK(found_in(child), ==, expected[i] && kind != AS_IT_COMES);
+        CHECK(ptrace(PTRACE_CONT, child, 0, 0), ==, 0);
+    }
+    CHECK(waitpid(child, &status, 0), ==, child);
+    CHECK(status, ==, 0);
+}
+
+/* The same from inside, as no debugger reads memfd_secret() pages: this runs
+ * after the library's own destructor, which has a later priority. */
+static zkn_secret_t *at_exit;
+
+__attribute__((destructor(101))) static void look_at_exit(void)
+{
+    if (at_exit != NULL && !is_zero(zkn_secret_data(at_exit), 5000))
+        _exit(1);
+}
+
+static void wiped_at_exit(void)
+{
+    at_exit = create(5000);
+    fill(at_exit);
+    exit(0);
+}
+
+/* ------------------------------------------------------------- refusals */
+
+static void no_memfd(void)
+{
+    kind = PRIVATE;
+    deny(SYS_memfd_secret, -1, 0);
+}
+
+static void drop_privileges(size_t limit)
+{
+    struct rlimit limits = {limit, limit};
+    CHECK(setrlimit(RLIMIT_MEMLOCK, &limits), ==, 0);
+    if (geteuid() == 0)
+        CHECK(setresuid(65534, 65534, 65534), ==, 0);
+}
+
+static void no_lock_at_all(void)
+{
+    drop_privileges(0);
+    zkn_secret_t *secret = create(100);
+    CHECK(zkn_secret_info(secret), ==,
+          ZKN_SECRET_DONTDUMP | ZKN_SECRET_WIPE_ON_FORK);
+    mapping_flags();
+    CHECK_TRUE(zkn_secret_create(100, ZKN_SECRET_REQUIRE_LOCK) == NULL);
+    CHECK(errno, ==, EPERM);
+    fork_wipes();
+    zkn_secret_destroy(secret);
+}
+
+static void low_limit(void)
+{
+    drop_privileges(4 * page);
+    zkn_secret_t *most = zkn_secret_create(3 * page, ZKN_SECRET_REQUIRE_LOCK);
+    CHECK_TRUE(most != NULL);
+    CHECK_TRUE(zkn_secret_create(2 * page, ZKN_SECRET_REQUIRE_LOCK) == NULL);
+    CHECK(errno, ==, ENOMEM);
+    zkn_secret_t *unlocked = create(2 * page);
+    CHECK(zkn_secret_info(unlocked) & ZKN_SECRET_LOCKED, ==, 0);
+    zkn_secret_t *rest = zkn_secret_create(page, ZKN_SECRET_REQUIRE_LOCK);
+    CHECK_TRUE(rest != NULL);
+    zkn_secret_destroy(most); /* gives its share of the limit back */
+    zkn_secret_destroy(rest);
+    rest = zkn_secret_create(4 * page, ZKN_SECRET_REQUIRE_LOCK);
+    CHECK_TRUE(rest != NULL);
+    zkn_secret_destroy(rest);
+    zkn_secret_destroy(unlocked);
+}
+
+/* Without madvise() memfd_secret() memory would be shared with children: it
+ * is not used.  The fork handler does the wiping. */
+static void no_madvise(void)
+{
+    kind = PLAIN;
+    deny(SYS_madvise, -1, 0);
+    mapping_flags();
+    fork_wipes();
+    nothing_left();
+}
+
+static void no_mprotect(void)
+{
+    zkn_secret_t *secret = create(100), *other = create(100);
+    CHECK(zkn_secret_protect(secret, ZKN_SECRET_NO_ACCESS), ==, 0);
+    deny(SYS_mprotect, -1, 0);
+    CHECK(zkn_secret_protect(other, ZKN_SECRET_READ_ONLY), ==, -ENOSYS);
+    fill(other); /* it stayed as it was */
+    CHECK(zkn_secret_wipe(other), ==, 0);
+    CHECK(zkn_secret_wipe(secret), ==, -ENOSYS);
+    zkn_secret_destroy(other);
+    zkn_secret_destroy(secret); /* says so */
+}
+
+/* No descriptor free: the private kind, silently. */
+static void no_descriptors(void)
+{
+    struct rlimit none = {3, 3};
+    CHECK(setrlimit(RLIMIT_NOFILE, &none), ==, 0);
+    kind = PRIVATE;
+    zkn_secret_destroy(create(100));
+}
+
+static void no_address_space(void)
+{
+    size_t most = proc_status("VmSize") + (1 << 30);
+    struct rlimit limit = {most, most};
+    CHECK(setrlimit(RLIMIT_AS, &limit), ==, 0);
+    CHECK_TRUE(zkn_secret_create((size_t)2 << 30, 0) == NULL);
+    CHECK(errno, ==, ENOMEM);
+    zkn_secret_destroy(create(100));
+}
+
+/* ------------------------------------------------------------ comparison */
+
+static void compares(void)
+{
+    unsigned char a[300], b[300];
+    for (size_t size = 0; size <= sizeof a; size++) {
+        memset(a, 0x5a, sizeof a);
+        memset(b, 0x5a, sizeof b);
+        CHECK(zkn_secret_equal(a, b, size), ==, 1);
+        for (size_t at = 0; at < sizeof a; at++) {
+            for (int bit = 0; bit < 8; bit += 7) {
+                b[at] ^= (unsigned char)(1 << bit);
+                CHECK(zkn_secret_equal(a, b, size), ==, at >= size);
+                b[at] ^= (unsigned char)(1 << bit);
+            }
+        }
+    }
+    CHECK(zkn_secret_equal(NULL, NULL, 0), ==, 1);
+}
+
+/* Instructions that the comparison takes where the first difference is at AT:
+ * the child is stepped through it one by one. */
+static unsigned char left[64], right[64];
+static volatile bool outcome;
+
+static long instructions(size_t at)
+{
+    memset(right, 0, sizeof right);
+    if (at < sizeof right)
+        memset(right + at, 0xff, sizeof right - at);
+    pid_t child = fork();
+    CHECK(child, >=, 0);
+    if (child == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, 0, 0), ==, 0);
+        stop_for_parent();
+        outcome = zkn_secret_equal(left, right, sizeof left);
+        stop_for_parent();
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0), ==, child);
+    long steps = -1;
+    do {
+        CHECK(ptrace(PTRACE_SINGLESTEP, child, 0, 0), ==, 0);
+        CHECK(waitpid(child, &status, 0), ==, child);
+        steps++;
+    } while (WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+    CHECK_TRUE(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    return steps;
+}
+
+static void compares_in_constant_time(void)
+{
+    if (SANITIZED)
+        exit(SKIPPED); /* their run time has branches of its own */
+    long equal = instructions(sizeof left);
+    CHECK(equal, >, 64);
+    for (size_t at = 0; at < sizeof left; at += 9)
+        CHECK(instructions(at), ==, equal);
+}
+
+/* ------------------------------------------------------------------ cases */
+
+static void on_each_kind(void)
+{
+    sizes();
+    guards();
+    misuse();
+    protection();
+    wiping();
+    mapping_flags();
+    fork_wipes();
+    clone_wipes();
+    threads_and_forks();
+}
+
+static void on_private(void)
+{
+    no_memfd();
+    on_each_kind();
+    nothing_left();
+}
+
+static void wiped_at_exit_private(void)
+{
+    no_memfd();
+    wiped_at_exit();
+}
+
+static const struct {
+    const char *name;
+    void (*body)(void);
+    const char *words; /* on stderr, one line; or NULL for none */
+} cases[] = {
+    {"everything", everything, NULL},
+    {"as it comes", on_each_kind, NULL},
+    {"private", on_private, NULL},
+    {"nothing left", nothing_left, NULL},
+    {"wiped at exit", wiped_at_exit, NULL},
+    {"wiped at exit, private", wiped_at_exit_private, NULL},
+    {"no lock", no_lock_at_all, NULL},
+    {"low limit", low_limit, NULL},
+    {"no madvise", no_madvise, NULL},
+    {"no mprotect", no_mprotect, "a secret is released unwiped"},
+    {"no descriptors", no_descriptors, NULL},
+    {"no address space", no_address_space, NULL},
+    {"compares", compares, NULL},
+    {"constant time", compares_in_constant_time, NULL},
+};
+
+static size_t current;
+
+static void run_case(void)
+{
+    cases[current].body();
+    exit(0);
+}
+
 int main(void)
 {
+    page = (size_t)sysconf(_SC_PAGESIZE);
+    for (; current < sizeof cases / sizeof *cases; current++) {
+        char text[1024];
+        int status = run_child(run_case, text, sizeof text);
+        printf("%s: status %d, stderr: %s\n", cases[current].name, status,
+               text);
+        fflush(stdout);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
+            continue;
+        CHECK(status, ==, 0);
+        if (cases[current].words == NULL)
+            CHECK(strlen(text), ==, 0);
+        else
+            CHECK_TRUE(strstr(text, cases[current].words) != NULL);
+    }
     return 0;
 }

@@ -33,6 +33,10 @@ static const struct {
     {"ZK_NALLOC_IDLE_SECONDS", {NULL, "0", "1"}, 3},
     {"ZK_NALLOC_COLOUR", {NULL, "0"}, 2},
     {"ZK_NALLOC_THP", {NULL, "0"}, 2},
+    {"ZK_NALLOC_SPARSE", {NULL, "0"}, 2},
+    {"ZK_NALLOC_WIPE", {NULL, "1"}, 2},
+    /* Not "unmap": what it keeps is no longer anybody's, and counts. */
+    {"ZK_NALLOC_DEBUG", {NULL, "poison", "guard"}, 3},
 };
 
 #define OPTIONS (sizeof options_tried / sizeof options_tried[0])

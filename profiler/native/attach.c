@@ -15,6 +15,9 @@
  * opened by then; nothing says which.  So it is opened as well, its id noted
  * in late_tids, and of its samples only those of its own events count (every
  * sample carries the id of the event that we opened, inherited or not).
+ *
+ * Child processes inherit events as threads do.  Those that are there already
+ * are found through their parents in the same rounds.
  */
 #include "sampler.h"
 
@@ -49,26 +52,27 @@ static uint64_t next_random(zkp_sampler_t *s)
 
 uint64_t sampler_period(zkp_sampler_t *s)
 {
+    double nominal = s->config.event == ZKP_EVENT_PAGE_FAULTS
+                         ? s->config.faults
+                         : 1e9 / s->config.rate_hz;
     if (!s->config.jitter)
-        return (uint64_t)(1e9 / s->config.rate_hz);
+        return (uint64_t)nominal;
     /* Within 10 % of nominal and odd: no two events keep step with each
      * other or with a loop in the target. */
     double unit = (double)(next_random(s) >> 11) * 0x1p-53;
-    return (uint64_t)(1e9 / s->config.rate_hz * (0.9 + 0.2 * unit)) | 1;
+    return (uint64_t)(nominal * (0.9 + 0.2 * unit)) | 1;
 }
 
-static int open_event(zkp_sampler_t *s, int32_t tid, int cpu)
+/* The fields of records that every event has; each kind adds its own. */
+static struct perf_event_attr attr_of(zkp_sampler_t *s, int32_t tid)
 {
+    const zkp_sampler_config_t *config = &s->config;
     struct perf_event_attr attr = {
-        .type = PERF_TYPE_SOFTWARE,
         .size = ATTR_BYTES,
-        .config = PERF_COUNT_SW_CPU_CLOCK,
-        .sample_period = sampler_period(s),
-        .sample_type = PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_ID |
-                       PERF_SAMPLE_CALLCHAIN,
+        .sample_type = PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_ID,
         .disabled = 1,
         .inherit = tid >= 0,
-        .exclude_kernel = !s->config.kernel,
+        .exclude_kernel = !config->kernel,
         .exclude_hv = 1,
         .exclude_idle = tid < 0,
         .watermark = 1,
@@ -76,7 +80,35 @@ static int open_event(zkp_sampler_t *s, int32_t tid, int cpu)
         .use_clockid = 1,
         .clockid = CLOCK_MONOTONIC,
     };
-    long fd = syscall(SYS_perf_event_open, &attr, (pid_t)tid, cpu, -1,
+    if (config->event == ZKP_EVENT_TRACE) {
+        attr.type = PERF_TYPE_TRACEPOINT;
+        attr.sample_period = 1;
+        attr.sample_type |= PERF_SAMPLE_RAW;
+        attr.exclude_kernel = 0; /* tracepoints are in the kernel */
+        return attr;
+    }
+    attr.type = PERF_TYPE_SOFTWARE;
+    attr.sample_type |= PERF_SAMPLE_CALLCHAIN;
+    attr.comm = attr.comm_exec = attr.task = attr.mmap = 1;
+    attr.mmap_data = config->all_maps ? 1 : 0;
+    if (config->event == ZKP_EVENT_PAGE_FAULTS) {
+        attr.config = PERF_COUNT_SW_PAGE_FAULTS;
+        attr.sample_type |= PERF_SAMPLE_ADDR;
+    } else {
+        attr.config = PERF_COUNT_SW_CPU_CLOCK;
+    }
+    attr.sample_period = sampler_period(s);
+    if (config->stack_bytes) {
+        attr.sample_type |= PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER;
+        attr.sample_regs_user = USER_REGS_MASK;
+        attr.sample_stack_user = config->stack_bytes;
+    }
+    return attr;
+}
+
+static int open_event(struct perf_event_attr *attr, int32_t tid, int cpu)
+{
+    long fd = syscall(SYS_perf_event_open, attr, (pid_t)tid, cpu, -1,
                       PERF_FLAG_FD_CLOEXEC);
     return fd < 0 ? -errno : (int)fd;
 }
@@ -115,25 +147,51 @@ static int add_event(zkp_sampler_t *s, int fd, int32_t tid, size_t i)
     return 0;
 }
 
+/* Open what is configured on TID (-1: everything) and one CPU, number I.
+ * Returns 1, or 0 where thread or CPU is not there, or -errno. */
+static int attach_events(zkp_sampler_t *s, int32_t tid, size_t i)
+{
+    const zkp_sampler_config_t *config = &s->config;
+    const uint32_t traced[] = {config->trace_syscalls, config->trace_lock,
+                               config->trace_locked};
+    bool trace = config->event == ZKP_EVENT_TRACE;
+    int attached = 0;
+    for (size_t e = 0; e < (trace ? sizeof traced / sizeof traced[0] : 1);
+         e++) {
+        struct perf_event_attr attr = attr_of(s, tid);
+        if (trace && !traced[e])
+            continue;
+        if (trace)
+            attr.config = traced[e];
+        int fd = open_event(&attr, tid, s->cpus[i]);
+        if (fd == -ENODEV || fd == -ESRCH)
+            return 0; /* the CPU went offline, or the thread ended */
+        if (fd < 0)
+            return fd;
+        int rc = add_event(s, fd, tid, i);
+        if (!rc && trace && e == 0 &&
+            ioctl(fd, PERF_EVENT_IOC_SET_FILTER, trace_filter()))
+            rc = -errno;
+        if (rc) {
+            if (!s->n_events || s->events[s->n_events - 1].fd != fd)
+                close(fd);
+            return rc;
+        }
+        attached = 1;
+    }
+    return attached;
+}
+
 /* Open TID (-1: everything) on every CPU.  Returns 1, or 0 where the thread
  * has ended or no CPU is there, or -errno. */
 static int attach_thread(zkp_sampler_t *s, int32_t tid)
 {
     int attached = 0;
     for (size_t i = 0; i < s->n_cpus; i++) {
-        int fd = open_event(s, tid, s->cpus[i]);
-        if (fd == -ENODEV)
-            continue; /* the CPU went offline */
-        if (fd == -ESRCH)
-            return 0;
-        if (fd < 0)
-            return fd;
-        int rc = add_event(s, fd, tid, i);
-        if (rc) {
-            close(fd);
+        int rc = attach_events(s, tid, i);
+        if (rc < 0)
             return rc;
-        }
-        attached = 1;
+        attached |= rc;
     }
     s->counts.threads += (uint32_t)attached;
     return attached;
@@ -148,27 +206,56 @@ static int note_tid(struct pair_map *tids, int32_t tid)
     return 0;
 }
 
-/* One reading of the list of threads: attach to those not in KNOWN.  Returns
- * how many were new, or -errno. */
-static int attach_new_threads(zkp_sampler_t *s, struct pair_map *known,
-                              bool late)
+/* The name of a thread and, where wanted, the children that it forked: a file
+ * of numbers.  Kernels may come without the latter; they are then missed. */
+static void note_thread(zkp_sampler_t *s, int32_t pid, int32_t tid)
+{
+    char path[64], name[16] = "";
+    snprintf(path, sizeof path, "/proc/%d/task/%d/comm", (int)pid, (int)tid);
+    FILE *f = fopen(path, "re");
+    if (f && fgets(name, sizeof name, f)) {
+        name[strcspn(name, "\n")] = '\0';
+        sampler_note_name(s, tid, name);
+    }
+    if (f)
+        fclose(f);
+    if (!s->config.follow)
+        return;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)pid,
+             (int)tid);
+    f = fopen(path, "re");
+    int child;
+    while (f && fscanf(f, "%d", &child) == 1)
+        (void)sampler_note_pid(s, child);
+    if (f)
+        fclose(f);
+}
+
+/* One reading of a process's list of threads: attach to those not in KNOWN.
+ * Returns how many were new, or -errno. */
+static int attach_new_threads(zkp_sampler_t *s, int32_t pid,
+                              struct pair_map *known, bool late)
 {
     char path[64];
-    snprintf(path, sizeof path, "/proc/%d/task", (int)s->config.pid);
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
     DIR *dir = opendir(path);
     if (!dir)
         return errno == ENOENT ? -ESRCH : -errno;
+    bool tasks = s->config.scope == ZKP_SCOPE_TASKS;
     int found = 0, rc = 0;
     for (struct dirent *d; rc >= 0 && (d = readdir(dir));) {
         int32_t tid = (int32_t)strtol(d->d_name, NULL, 10);
         if (tid <= 0)
             continue; /* "." and ".." */
-        if (pair_map_find(known, (uint64_t)tid, 0))
+        bool is_new = !pair_map_find(known, (uint64_t)tid, 0);
+        if (is_new || s->config.follow)
+            note_thread(s, pid, tid);
+        if (!is_new)
             continue;
         rc = note_tid(known, tid);
-        if (!rc && late)
+        if (!rc && late && tasks)
             rc = note_tid(&s->late_tids, tid);
-        if (!rc)
+        if (!rc && tasks)
             rc = attach_thread(s, tid);
         found++;
     }
@@ -176,16 +263,31 @@ static int attach_new_threads(zkp_sampler_t *s, struct pair_map *known,
     return rc < 0 ? rc : found;
 }
 
+/* One reading of all processes, of which there may be more while it lasts. */
+static int attach_new(zkp_sampler_t *s, struct pair_map *known, bool late)
+{
+    int found = 0;
+    for (size_t i = 0; i < s->n_pids; i++) {
+        int rc = attach_new_threads(s, s->pids[i], known, late);
+        if (rc == -ESRCH && i > 0)
+            continue; /* a child that has ended */
+        if (rc < 0)
+            return rc;
+        found += rc;
+    }
+    return found;
+}
+
 static int attach_threads(zkp_sampler_t *s)
 {
     struct pair_map known = {0};
-    int rc = attach_new_threads(s, &known, false);
+    int rc = attach_new(s, &known, false);
     /* A target that starts threads faster than we list them is followed
      * through inheritance well enough after a few rounds. */
     for (int round = 0; rc > 0 && round < 16; round++)
-        rc = attach_new_threads(s, &known, true);
+        rc = attach_new(s, &known, true);
     pair_map_free(&known);
-    if (rc >= 0 && !s->n_events)
+    if (rc >= 0 && !s->n_events && s->config.scope == ZKP_SCOPE_TASKS)
         rc = -ESRCH;
     return rc < 0 ? rc : 0;
 }
@@ -229,19 +331,18 @@ static int list_cpus(zkp_sampler_t *s)
 int sampler_attach(zkp_sampler_t *s)
 {
     int rc = list_cpus(s);
-    if (!rc && s->config.scope == ZKP_SCOPE_TASKS)
+    if (!rc && !sampler_note_pid(s, s->config.pid))
+        rc = -ENOMEM;
+    if (!rc)
         rc = attach_threads(s);
-    else if (!rc)
+    if (!rc && s->config.scope == ZKP_SCOPE_CPUS)
         rc = attach_thread(s, -1);
     if (rc < 0)
         return rc;
     if (!s->n_events)
         return -ENODEV;
     s->counts.events = (uint32_t)s->n_events;
-    for (size_t i = 0; i < s->n_events; i++)
-        if (ioctl(s->events[i].fd, PERF_EVENT_IOC_ENABLE, 0))
-            return -errno;
-    return 0;
+    return zkp_sampler_enable(s, 1);
 }
 
 void sampler_detach(zkp_sampler_t *s)

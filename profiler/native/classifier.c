@@ -203,6 +203,29 @@ fail:
     return rc;
 }
 
+int zkp_classifier_from_calls(const uint64_t *addresses, const uint64_t *roles,
+                              size_t n, const zkp_rule_t *rules, size_t n_rules,
+                              uint32_t default_kind, zkp_classifier_t **out)
+{
+    zkp_classifier_t *c = calloc(1, sizeof *c);
+    struct range *ranges = calloc(n + 1, sizeof *ranges);
+    zkp_rule_t *own_rules = calloc(n_rules + 1, sizeof *own_rules);
+    if (!c || !ranges || !own_rules) {
+        free(ranges);
+        free(own_rules);
+        free(c);
+        return -ENOMEM;
+    }
+    /* Return addresses are looked up one lower; see zkp_classifier_roles(). */
+    for (size_t i = 0; i < n; i++)
+        ranges[i] = (struct range){addresses[i] - 1, addresses[i], roles[i]};
+    qsort(ranges, n, sizeof *ranges, compare_range);
+    memcpy(own_rules, rules, n_rules * sizeof *own_rules);
+    *c = (zkp_classifier_t){ranges, n, own_rules, n_rules, default_kind};
+    *out = c;
+    return 0;
+}
+
 void zkp_classifier_free(zkp_classifier_t *c)
 {
     if (!c)

@@ -7,6 +7,7 @@
  * tombstones.
  */
 #include "tally.h"
+#include "unwind.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -111,19 +112,22 @@ static bool room_for_node(struct tally *t)
 }
 
 /* The node of a stack; of its outer part where there is no room for more. */
-static uint32_t node_of(struct tally *t, const uint64_t *ips, size_t n)
+static uint32_t node_of(struct tally *t, const struct unwound *stack)
 {
     uint32_t node = 0;
-    for (size_t i = n; i-- > 0;) {
-        uint64_t *known = pair_map_find(&t->frames, ips[i], node);
+    for (size_t i = stack->n; i-- > 0;) {
+        const struct frame *frame = &stack->frames[i];
+        uint64_t under = (uint64_t)frame->module << 32 | node;
+        uint64_t *known = pair_map_find(&t->frames, frame->ip, under);
         if (!known) {
             if (!room_for_node(t))
                 return node;
-            known = pair_map_at(&t->frames, ips[i], node);
+            known = pair_map_at(&t->frames, frame->ip, under);
             if (!known)
                 return node;
             *known = t->n_nodes;
-            t->nodes[t->n_nodes++] = (zkp_node_t){ips[i], node, 0};
+            t->nodes[t->n_nodes++] =
+                (zkp_node_t){frame->ip, node, frame->module};
         }
         node = (uint32_t)*known;
     }
@@ -131,13 +135,14 @@ static uint32_t node_of(struct tally *t, const uint64_t *ips, size_t n)
 }
 
 bool tally_add(struct tally *t, int32_t tid, uint32_t bin, uint32_t kind,
-               uint32_t overlays, const uint64_t *user_ips, size_t n_ips)
+               uint32_t overlays, const struct unwound *stack)
 {
     uint64_t thread = (uint64_t)(uint32_t)tid << 32;
     if (!add_one(&t->cells, thread | bin, (uint64_t)overlays << 32 | kind))
         return false;
     /* A stack that does not fit is forgone; the sample itself is counted. */
-    (void)add_one(&t->stacks, thread | kind, node_of(t, user_ips, n_ips));
+    t->last_node = node_of(t, stack);
+    (void)add_one(&t->stacks, thread | kind, t->last_node);
     return true;
 }
 

@@ -37,15 +37,17 @@ void pair_map_free(struct pair_map *map);
 struct tally {
     struct pair_map cells;  /* (tid, bin), (kind, overlays) -> count */
     struct pair_map stacks; /* (tid, kind), node -> count */
-    struct pair_map frames; /* ip, parent -> node */
+    struct pair_map frames; /* ip, (module, parent) -> node */
     zkp_node_t *nodes;
     size_t n_nodes, cap_nodes;
+    uint32_t last_node; /* of the sample counted last */
 };
 
-/* Count a sample; USER_IPS are its user-mode frames, the innermost first.
- * Returns false where memory ran out and the sample is lost. */
+struct unwound;
+
+/* Count a sample.  Returns false where memory ran out and it is lost. */
 bool tally_add(struct tally *t, int32_t tid, uint32_t bin, uint32_t kind,
-               uint32_t overlays, const uint64_t *user_ips, size_t n_ips);
+               uint32_t overlays, const struct unwound *stack);
 void tally_free(struct tally *t);
 
 #endif /* ZKPROF_TALLY_H */

@@ -7,8 +7,13 @@
  * to measure, and what it means, is decided in Python and passed in as data.
  *
  *   classifier.c  kernel addresses -> roles -> one class per sample
- *   sampler.c     which events are open: threads, CPUs, rings, jitter
+ *   attach.c      which events are open: threads, children, CPUs, rings
+ *   sampler.c     what their records say
+ *   trace.c       ... those of tracepoints: memory asked for, locks waited for
  *   ring.c        the perf ring buffer: one record after another, in order
+ *   space.c       what is mapped where in each process
+ *   unwind.c      the user-mode call stack of a sample
+ *   cfi.c         ... by the call frame information of ELF files
  *   tally.c       samples -> counts by thread, time slice and class; stacks
  *   target.c      reads another process's memory; never writes to it
  *   calibrate.c   costs on this machine: a page touched, a page unmapped
@@ -50,6 +55,12 @@ int zkp_classifier_new(const char *kallsyms, const zkp_symbol_t *symbols,
                        size_t n_symbols, const zkp_rule_t *rules,
                        size_t n_rules, uint32_t default_kind,
                        zkp_classifier_t **out);
+
+/* The same from ADDRESSES that calls return to, where they are known but
+ * their functions are not. */
+int zkp_classifier_from_calls(const uint64_t *addresses, const uint64_t *roles,
+                              size_t n, const zkp_rule_t *rules, size_t n_rules,
+                              uint32_t default_kind, zkp_classifier_t **out);
 void zkp_classifier_free(zkp_classifier_t *c);
 
 /* All roles played in a kernel call chain, the innermost address first. */
@@ -67,21 +78,43 @@ enum {
     ZKP_SCOPE_CPUS = 1   /* an event per CPU; other processes are dropped */
 };
 
+enum {
+    ZKP_EVENT_CPU_CLOCK = 0,   /* a sample per period of CPU time */
+    ZKP_EVENT_PAGE_FAULTS = 1, /* a sample every so many faults in user mode */
+    ZKP_EVENT_TRACE = 2        /* tracepoints: see zkp_traffic */
+};
+
+typedef struct zkp_sampler zkp_sampler_t;
+
 typedef struct zkp_sampler_config {
     int32_t pid;
     uint32_t scope;
+    uint32_t event;
+    uint32_t follow; /* child processes too, present and future */
     uint32_t kernel; /* sample kernel mode too, with its call chains */
     uint32_t jitter; /* vary the period, by event and while running */
-    double rate_hz;
-    uint64_t start_ns;                  /* CLOCK_MONOTONIC: start of bin 0 */
-    uint64_t bin_ns;                    /* width of a time slice */
+    /* Keep the kernel's call chains as stacks, in place of the user's. */
+    uint32_t keep_kernel;
+    uint32_t keep_moments; /* see zkp_moment */
+    uint32_t stack_bytes;  /* of the stack to copy; 0: frame pointers */
+    double rate_hz;        /* ZKP_EVENT_CPU_CLOCK */
+    uint32_t faults;       /* ZKP_EVENT_PAGE_FAULTS: the period */
+    /* ... and a sampler of the same processes, which outlives this one and
+     * says what is mapped where; see also zkp_sampler_config_t.all_maps. */
+    zkp_sampler_t *maps_of;
+    uint32_t all_maps;       /* note all new mappings, not only code */
+    uint32_t trace_syscalls; /* ZKP_EVENT_TRACE: ids of raw_syscalls: */
+    uint32_t trace_lock;     /* sys_enter, of mmap_lock: start_locking */
+    uint32_t trace_locked;   /* and acquire_returned; 0 leaves one out */
+    uint64_t start_ns;       /* CLOCK_MONOTONIC: start of bin 0 */
+    uint64_t bin_ns;         /* width of a time slice */
     const zkp_classifier_t *classifier; /* outlives the sampler; see kernel */
     uint64_t overlay_roles;             /* roles kept beside the kind */
     uint64_t entry_roles; /* roles one of which every kernel chain plays */
-    uint32_t user_kind;   /* the kind of a sample in user mode */
+    uint32_t user_kind;   /* the kind of a sample in user mode, */
+    uint32_t file_kind;   /* of a fault in a mapped file, */
+    uint32_t lost_kind;   /* and of one at an address of unknown kind */
 } zkp_sampler_config_t;
-
-typedef struct zkp_sampler zkp_sampler_t;
 
 /* COUNT samples of one thread, time slice, kind and set of overlays. */
 typedef struct zkp_cell {
@@ -103,10 +136,27 @@ typedef struct zkp_stack {
 
 /* A frame under its caller: stacks share their outer parts. */
 typedef struct zkp_node {
-    uint64_t ip;
+    uint64_t ip;     /* within the instruction that runs or calls */
     uint32_t parent; /* 0: outermost */
-    uint32_t reserved;
+    uint32_t module; /* the file that ip is an address of; 0: none */
 } zkp_node_t;
+
+/* Where a file is mapped, or (without ZKP_MAP_FILE) anonymous memory. */
+enum { ZKP_MAP_EXEC = 1, ZKP_MAP_FILE = 2 };
+
+typedef struct zkp_map {
+    uint64_t start, end;
+    uint64_t bias;   /* addresses of the process minus those of the file */
+    uint32_t module; /* its number, 0: none */
+    uint32_t flags;
+} zkp_map_t;
+
+/* Two sections of an ELF file, and the addresses that it gives them. */
+typedef struct zkp_cfi {
+    const uint8_t *hdr, *frames;
+    size_t hdr_len, frames_len;
+    uint64_t hdr_vaddr, frames_vaddr;
+} zkp_cfi_t;
 
 typedef struct zkp_sampler_counts {
     uint64_t samples;   /* samples of the target, all of them in cells */
@@ -115,6 +165,9 @@ typedef struct zkp_sampler_counts {
     uint64_t foreign;   /* samples of other processes (ZKP_SCOPE_CPUS) */
     uint64_t no_entry;  /* kernel chains without any of entry_roles */
     uint64_t kernel;    /* samples with a kernel chain */
+    uint64_t complete;  /* user stacks that reach the outermost frame */
+    uint64_t guessed;   /* user stacks found by frame pointers in part */
+    uint64_t unmapped;  /* user stacks with an address of no known file */
     uint32_t threads;   /* threads attached to at the start */
     uint32_t events;    /* file descriptors in use */
     uint32_t ring_bytes;
@@ -141,7 +194,55 @@ size_t zkp_sampler_stacks(const zkp_sampler_t *s);
 size_t zkp_sampler_copy_stacks(const zkp_sampler_t *s, zkp_stack_t *out);
 size_t zkp_sampler_nodes(const zkp_sampler_t *s, const zkp_node_t **nodes);
 
+/* One sample: kept only where wanted, and no more than a million of them. */
+typedef struct zkp_moment {
+    uint64_t time; /* CLOCK_MONOTONIC, nanoseconds */
+    int32_t tid;
+    uint32_t kind;
+    uint32_t node;
+    uint32_t reserved;
+} zkp_moment_t;
+
+size_t zkp_sampler_moments(const zkp_sampler_t *s, const zkp_moment_t **out);
+
 void zkp_sampler_counts(const zkp_sampler_t *s, zkp_sampler_counts_t *out);
+
+/* Let events count or not; they do from zkp_sampler_open() on. */
+int zkp_sampler_enable(zkp_sampler_t *s, int on);
+
+/* The name of a thread that has been seen to start or change its name: "" if
+ * not known.  Valid until the next drain. */
+const char *zkp_sampler_name(const zkp_sampler_t *s, int32_t tid);
+
+/* The processes seen, the target first; returns their number, of which at
+ * most CAP are put into PIDS.  With STALE, those only whose mappings have to
+ * be handed over (again). */
+size_t zkp_sampler_pids(const zkp_sampler_t *s, int stale, int32_t *pids,
+                        size_t cap);
+
+/* Hand over what walking stacks needs: a file's call frame information, if
+ * it has any (returns the file's number), and a process's mappings, sorted. */
+int zkp_sampler_add_module(zkp_sampler_t *s, const zkp_cfi_t *cfi);
+int zkp_sampler_set_maps(zkp_sampler_t *s, int32_t pid, const zkp_map_t *maps,
+                         size_t n);
+
+/* What ZKP_EVENT_TRACE has counted. */
+enum { ZKP_CALLS = 5 }; /* mmap, munmap, madvise, brk, mremap */
+
+typedef struct zkp_traffic {
+    uint64_t calls[5];
+    uint64_t mapped;    /* bytes of memory (not of files) asked for */
+    uint64_t unmapped;  /* bytes given back */
+    uint64_t advised;   /* bytes given back by advice */
+    uint64_t waited_ns; /* for mmap_lock, added up over threads */
+    uint64_t waits;     /* of more than a microsecond */
+} zkp_traffic_t;
+
+/* A descriptor of the root of tracefs, mounted for us alone and nowhere to be
+ * seen.  Errors: -EPERM where we are not root, -ENOSYS. */
+int zkp_tracefs_open(void);
+
+void zkp_sampler_traffic(const zkp_sampler_t *s, zkp_traffic_t *out);
 
 /* ---------------------------------------------------------------- target */
 

@@ -95,6 +95,15 @@ def measuring(parser: argparse.ArgumentParser, help_text: str, default: float | 
         default=199.0,
         help="samples per second of CPU time (default 199)",
     )
+    parser.add_argument(
+        "--children", action="store_true", help="measure its child processes too, all as one"
+    )
+    parser.add_argument(
+        "--no-python",
+        dest="python",
+        action="store_false",
+        help="do not look for the functions of a Python program",
+    )
 
 
 def file_option(parser: argparse._ActionsContainer, name: str, help_text: str) -> None:

@@ -15,7 +15,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ._native import ffi, lib
 from .model import Kind
@@ -47,6 +47,8 @@ class Rules:
     """The data file, checked: roles are bits, overlays the lowest of them."""
 
     overlays: tuple[str, ...]
+    roles: Mapping[str, int]
+    """The bit that stands for each role."""
     entry_roles: int
     symbols: Mapping[str, int]
     rules: tuple[tuple[int, Kind], ...]
@@ -88,7 +90,7 @@ def parse_rules(text: str) -> Rules:
         return sum(bit[role] for role in set(wanted))
 
     rules = tuple((roles(rule["roles"]), Kind(rule["kind"])) for rule in data["rules"])
-    return Rules(tuple(overlays), roles(data["entries"]), symbols, rules)
+    return Rules(tuple(overlays), bit, roles(data["entries"]), symbols, rules)
 
 
 @cache
@@ -104,7 +106,7 @@ class Classifier:
     Parameters
     ----------
     kallsyms
-        The kernel's list of symbols.
+        The kernel's list of symbols; None for /proc/kallsyms.
     rules
         What the symbols mean; None for the rules of this package.
 
@@ -114,7 +116,11 @@ class Classifier:
         The list hides its addresses, or has none that the rules know.
     """
 
-    def __init__(self, kallsyms: str = KALLSYMS, rules: Rules | None = None) -> None:
+    learned = False
+    """Whether the addresses were learned (`learn`): overlays are not known then."""
+
+    def __init__(self, kallsyms: str | None = None, rules: Rules | None = None) -> None:
+        kallsyms = kallsyms or KALLSYMS
         self.rules = rules = rules or default_rules()
         names = [ffi.new("char[]", name.encode()) for name in rules.symbols]
         symbols = ffi.new(
@@ -145,6 +151,34 @@ class Classifier:
             msg = f"{kallsyms}: {os.strerror(-rc)}"
             raise NoKernelSymbolsError(msg)
         self.handle = ffi.gc(out[0], lib.zkp_classifier_free)
+
+    @classmethod
+    def from_calls(cls, roles: Mapping[int, int]) -> Self:
+        """Make a classifier from addresses that kernel functions return to.
+
+        Parameters
+        ----------
+        roles
+            The roles of the calls that return to each address.
+        """
+        self = cls.__new__(cls)
+        self.rules = rules = default_rules()
+        table = ffi.new("zkp_rule_t[]", [(r, KINDS.index(kind)) for r, kind in rules.rules])
+        out = ffi.new("zkp_classifier_t **")
+        rc = lib.zkp_classifier_from_calls(
+            ffi.new("uint64_t[]", list(roles)),
+            ffi.new("uint64_t[]", list(roles.values())),
+            len(roles),
+            table,
+            len(rules.rules),
+            KINDS.index(Kind.KERNEL),
+            out,
+        )
+        if rc:
+            raise MemoryError
+        self.handle = ffi.gc(out[0], lib.zkp_classifier_free)
+        self.learned = True
+        return self
 
     def __len__(self) -> int:
         """Return how many functions were found."""

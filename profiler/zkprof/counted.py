@@ -9,7 +9,9 @@ time.
 
 How much the kernel's time is, /proc says in ticks (`Tier.PROC`).  Unprivileged
 perf says it better (`Tier.USER`): its clock runs on in kernel mode but takes
-no samples there, so the samples that are missing are the kernel's.
+no samples there, so the samples that are missing are the kernel's.  And it may
+sample page faults, which says where in the program they are and whether it was
+a file that was mapped there (`faults`).
 """
 
 from __future__ import annotations
@@ -17,22 +19,28 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .calibrate import PageTimer, page_cost, sample_cost_s
-from .model import Bin, Kind, Share, ThreadTime, Tier
-from .sampler import Sampler, open_sampler
+from .faults import FaultSampler
+from .model import Bin, Kind, Share, StackTime, ThreadTime, Tier
+from .sampler import PerfUnavailableError, Sampler, open_sampler
+from .stacks import Names, Spaces, stack_times
 from .target import selected_thp
 from .window import Findings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from .model import MemoryPoint
-    from .procfs import Process, Stat
+    from .procfs import Family, Mapping, Stat
 
 POLL_S = 0.5
 """How often the threads' counters are read."""
 
+_ONE_KIND = "without samples of page faults, those on mapped files count as anonymous ones"
 _FIRST_ROUNDS = 3
 # Of the CPU time, in the kernel and not by faults on small pages: worth a word.
 _UNEXPLAINED = 0.15
@@ -75,8 +83,8 @@ class CountedWindow:
 
     Parameters
     ----------
-    process
-        The target.
+    family
+        The target, with or without its children.
     rate_hz
         Samples per second of CPU time; None reads /proc only.
 
@@ -86,9 +94,9 @@ class CountedWindow:
         `rate_hz` was given and perf is not permitted.
     """
 
-    def __init__(self, process: Process, rate_hz: float | None) -> None:
+    def __init__(self, family: Family, rate_hz: float | None) -> None:
         self.tier = Tier.PROC if rate_hz is None else Tier.USER
-        self._process = process
+        self._family = family
         self._rate_hz = rate_hz
         page_cost()  # warms up
         self._timer = PageTimer()
@@ -99,26 +107,55 @@ class CountedWindow:
         self._threads: dict[int, _Thread] = {}
         self._slices: list[_Slice] = []
         self._sampler: Sampler | None = None
+        self._faults: FaultSampler | None = None
         self._notes: list[str] = []
+        self._spaces = Spaces(family.process)
+        self._names = Names(self._spaces)
         if rate_hz is not None:
-            self._sampler, self._notes = open_sampler(process.pid, rate_hz, None)
+            self._open(family, rate_hz)
         self._polled = time.monotonic()
-        for tid, stat in process.threads().items():
+        for tid, stat in self._stats():
             self._threads[tid] = _Thread(stat.comm, stat)
+
+    def _open(self, family: Family, rate_hz: float) -> None:
+        self._spaces.prepare()
+        try:
+            self._sampler, self._notes = open_sampler(
+                family.process.pid, rate_hz, None, follow=family.follow
+            )
+        except PerfUnavailableError:
+            self._spaces.close()
+            raise
+        try:
+            self._faults = FaultSampler(family, self._sampler)
+        except PerfUnavailableError as error:
+            self._notes.append(f"page faults are not sampled: {error}")
 
     def close(self) -> None:
         """Stop sampling."""
+        if self._faults:
+            self._faults.close()
         if self._sampler:
             self._sampler.close()
+        self._spaces.close()
 
     def wait(self, timeout_s: float) -> None:
         """Let `timeout_s` pass."""
         if self._sampler:
-            self._sampler.drain(timeout_s)
+            self._spaces.supply(self._sampler)
+            if self._faults:
+                timeout_s -= self._faults.burst()
+            self._sampler.drain(max(0.0, timeout_s))
         else:
             time.sleep(timeout_s)
         if time.monotonic() - self._polled >= POLL_S:
             self._poll()
+
+    def look(self, mappings: Sequence[Mapping]) -> None:
+        """Nothing here depends on what is mapped."""
+
+    def finish(self) -> None:
+        """Nothing is left to the end."""
 
     def update(self) -> None:
         """Gather what was counted since the last call."""
@@ -128,10 +165,18 @@ class CountedWindow:
         if time.monotonic() - self._polled >= POLL_S / 10:
             self._poll()
 
+    def pids(self) -> list[int]:
+        """Return the processes that samples came from."""
+        return self._sampler.pids() if self._sampler else []
+
+    def _stats(self) -> Iterator[tuple[int, Stat]]:
+        for member in self._family.members:
+            yield from member.threads().items()
+
     def _poll(self) -> None:
         now = time.monotonic()
         cpu_s, faults = {}, {}
-        for tid, stat in self._process.threads().items():
+        for tid, stat in self._stats():
             # A thread that is new has used all that it ever used just now.
             thread = self._threads.setdefault(tid, _Thread(stat.comm, None))
             before = thread.seen
@@ -149,6 +194,8 @@ class CountedWindow:
         """Return what is known so far."""
         cpu_s = last.utime_s + last.stime_s - first.utime_s - first.stime_s
         split = self._split(first, last, cpu_s)
+        kinds = self._faults.kinds() if self._faults else {}
+        anon = kinds.get(Kind.FAULT_ANON, 0.0) if kinds else 1.0
         mm_s = split.touch.seconds + split.unmap.seconds
         # Threads were read at other moments than the process, and some ended
         # unread: their sums are made to agree with the process's totals.
@@ -158,7 +205,8 @@ class CountedWindow:
         per_fault = mm_s / faults if faults else 0.0
         nothing = Share(0.0, 0.0, 0.0)
         classes = dict.fromkeys(Kind, nothing) | {
-            Kind.FAULT_ANON: split.touch,
+            Kind.FAULT_ANON: _part(split.touch, anon),
+            Kind.FAULT_FILE: _part(split.touch, 1 - anon),
             Kind.UNMAP: split.unmap,
             Kind.KERNEL: _rest(split.kernel, mm_s),
             Kind.USER: Share(
@@ -167,7 +215,7 @@ class CountedWindow:
         }
         unmap_part = split.unmap.seconds / mm_s if mm_s else 0.0
         threads = [
-            _thread_time(tid, thread, scale, per_fault, unmap_part)
+            _thread_time(tid, thread, scale, per_fault, unmap_part, anon)
             for tid, thread in self._threads.items()
             if thread.cpu_s > 0
         ]
@@ -176,13 +224,49 @@ class CountedWindow:
             classes=classes,
             overlays={},
             threads=tuple(sorted(threads, key=lambda thread: -thread.cpu_s)),
-            bins=tuple(_bin(piece, scale, per_fault) for piece in self._slices),
+            bins=tuple(_bin(piece, scale, per_fault, anon) for piece in self._slices),
             samples=self._user_samples,
             lost=self._sampler.counts.lost if self._sampler else 0,
             ns_per_fault=self._timer.cost().touch_ns,
-            overhead=(self._rate_hz or 0.0) * self._sample_cost_s,
-            notes=(*self._notes, *_limits(_rest(split.kernel, mm_s).seconds, cpu_s)),
+            overhead=(self._rate_hz or 0.0) * self._sample_cost_s
+            + (
+                self._faults.overhead * split.touch.seconds / cpu_s if self._faults and cpu_s else 0
+            ),
+            notes=(
+                *self._notes,
+                *([] if kinds else [_ONE_KIND]),
+                *_limits(_rest(split.kernel, mm_s).seconds, cpu_s),
+            ),
+            stacks=self._stacks(classes),
+            frames=tuple(self._names.frames),
         )
+
+    def _overhead(self, fault_share: float) -> float:
+        of_faults = self._faults.overhead if self._faults else 0.0
+        return (self._rate_hz or 0.0) * self._sample_cost_s + of_faults * fault_share
+
+    def _stacks(self, classes: dict[Kind, Share]) -> tuple[StackTime, ...]:
+        """Return where user time and faults went, as far as samples of them show."""
+        counted = []
+        for sampler in [self._sampler, self._faults and self._faults.sampler]:
+            if not sampler:
+                continue
+            paths = self._names.update(sampler)
+            stacks = [stack for stack in sampler.stacks() if stack.kind is not Kind.FAULT_OTHER]
+            totals = Counter[Kind]()
+            for stack in stacks:
+                totals[stack.kind] += stack.count
+            counted += [
+                (
+                    stack.tid,
+                    stack.kind,
+                    paths[stack.node],
+                    classes[stack.kind].seconds * stack.count / totals[stack.kind],
+                    stack.count,
+                )
+                for stack in stacks
+            ]
+        return stack_times(counted)
 
     def _split(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float) -> _Split:
         kernel = self._kernel(first, last, cpu_s)
@@ -213,6 +297,10 @@ class CountedWindow:
         return Share(seconds, max(0.0, seconds - error), min(cpu_s, seconds + error))
 
 
+def _part(whole: Share, part: float) -> Share:
+    return Share(whole.seconds * part, whole.low * part, whole.high * part)
+
+
 def _capped(pages: int, low_ns: float, mid_ns: float, high_ns: float, limit_s: float) -> Share:
     return Share(
         seconds=min(pages * mid_ns / 1e9, limit_s),
@@ -228,13 +316,14 @@ def _rest(whole: Share, part: float) -> Share:
 
 
 def _thread_time(
-    tid: int, thread: _Thread, scale: float, per_fault: float, unmap_part: float
+    tid: int, thread: _Thread, scale: float, per_fault: float, unmap_part: float, anon: float
 ) -> ThreadTime:
     cpu_s = thread.cpu_s * scale
     mm_s = min(thread.faults * per_fault, cpu_s)
     kernel = max(thread.stime_s * scale, mm_s)
     by_kind = {
-        Kind.FAULT_ANON: mm_s * (1 - unmap_part),
+        Kind.FAULT_ANON: mm_s * (1 - unmap_part) * anon,
+        Kind.FAULT_FILE: mm_s * (1 - unmap_part) * (1 - anon),
         Kind.UNMAP: mm_s * unmap_part,
         Kind.KERNEL: kernel - mm_s,
         Kind.USER: max(0.0, cpu_s - kernel),
@@ -242,15 +331,15 @@ def _thread_time(
     return ThreadTime(tid, thread.comm, cpu_s, by_kind)
 
 
-def _bin(piece: _Slice, scale: float, per_fault: float) -> Bin:
+def _bin(piece: _Slice, scale: float, per_fault: float, anon: float) -> Bin:
     cpu_s = {tid: seconds * scale for tid, seconds in piece.cpu_s.items()}
-    mm_s = {tid: min(n * per_fault, cpu_s[tid]) for tid, n in piece.faults.items()}
+    mm_s = {tid: anon * min(n * per_fault, cpu_s[tid]) for tid, n in piece.faults.items()}
     return Bin(piece.t, piece.width_s, cpu_s, mm_s)
 
 
 def _limits(unexplained_s: float, cpu_s: float) -> list[str]:
     """Say what these numbers cannot show."""
-    notes = ["without kernel stacks, faults on mapped files count as anonymous ones"]
+    notes = []
     if unexplained_s > _UNEXPLAINED * cpu_s:
         huge = "" if selected_thp() in ("never", "none") else " (faults on huge pages are possible)"
         notes.append(

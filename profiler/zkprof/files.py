@@ -56,13 +56,13 @@ def replacing(path: str) -> Iterator[StringIO]:
         sys.stdout.write(buffer.getvalue())
         sys.stdout.flush()
         return
-    # A link stays, and what it points to is replaced.
-    target = Path(path).resolve()
-    if target.exists() and not target.is_file() and not target.is_dir():
+    if _is_special(Path(path)):
         yield buffer
         with _reporting(path):
-            target.write_text(buffer.getvalue(), "utf-8")
+            Path(path).write_text(buffer.getvalue(), "utf-8")
         return
+    # A link stays, and what it points to is replaced.
+    target = Path(path).resolve()
     with _reporting(path):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -87,6 +87,13 @@ def _reporting(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _is_special(path: Path) -> bool:
+    """Say whether this is a pipe, a device, or an open file by its name in /dev/fd."""
+    if any(path.is_relative_to(folder) for folder in ("/dev/fd", "/dev/stdout", "/proc")):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _give_to_caller(number: int) -> None:

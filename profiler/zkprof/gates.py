@@ -3,7 +3,8 @@
 
 A condition is the name of a verdict, or a comparison with a quantity that is
 shown as well: ``allocation-bound``, ``saving>5``, ``hit-rate<90``.  Shares are
-written in per cent.  A result that carries no verdict trips no comparison: it
+written in per cent; a quantity that is not known meets no requirement, and
+trips.  A result that carries no verdict trips no comparison: it
 ends with its own exit code, which a script does not take for success either.
 """
 
@@ -86,6 +87,8 @@ def tripped(report: Report, conditions: Iterable[Verdict | Comparison]) -> str:
         elif verdict is not Verdict.INCONCLUSIVE:
             meaning, value_of = QUANTITIES[wanted.name]
             value = value_of(report)
-            if value is not None and wanted.trips(100 * value):
+            if value is None:
+                return f"{wanted}: {meaning} is unknown"
+            if wanted.trips(100 * value):
                 return f"{wanted}: {meaning} is {value:.1%}"
     return ""

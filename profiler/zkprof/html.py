@@ -18,6 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import pagedata
+from .advice import advise
+from .compare import NOISE, UNKNOWN
 from .estimate import Verdict
 from .render import fact_rows, headline, verdict_sentence
 from .show_compare import cells, notes, who
@@ -59,7 +61,7 @@ def page(report: Report) -> str:
             "memory": pagedata.memory_chart(m),
             "strip": pagedata.thread_strip(m),
             "flame": flame,
-            "curve": None,
+            "curve": [(point.bytes, point.hit_rate) for point in getattr(e, "cache_curve", ())],
         },
         m=m,
         e=e,
@@ -74,11 +76,15 @@ def page(report: Report) -> str:
             for name, r in (("wall time", e.saving_wall), ("CPU time", e.saving_cpu))
         ],
         cards=list(_cards(report)),
-        advice=[{"text": _sentence(item.text), "command": item.command} for item in report.advice],
+        # Made anew: the advice on screen may hold the command's arguments.
+        advice=[{"text": _sentence(i.text), "command": i.command} for i in advise(m, e)],
         classes=list(_classes(m)),
         time_label=_time_label(m),
         flame_note=_left_out(flame),
-        functions=asking(m)[:_FUNCTIONS] if m.cpu_s > 0 else [],
+        functions=[
+            (seconds, [pagedata.short(name) for name in chain])
+            for seconds, chain in (asking(m)[:_FUNCTIONS] if m.cpu_s > 0 else [])
+        ],
         threads=[
             (t, pagedata.managed_share(t.by_kind))
             for t in sorted(m.threads, key=lambda t: -t.cpu_s)[:_THREADS]
@@ -91,14 +97,15 @@ def page(report: Report) -> str:
 def comparison_page(found: Comparison) -> str:
     """Return a comparison as the text of an HTML file."""
     sides = [[cleaned(r.measurement) for r in side] for side in (found.after, found.before)]
-    flame = pagedata.flame(*sides)
+    flame = pagedata.flame(*sides, whole_runs=found.whole_runs)
     return render(
         "compare.html",
         data={"groups": pagedata.NAMES, "flame": flame},
         before=who(found.before),
         after=who(found.after),
-        notes=list(notes(found)),
+        notes=list(notes(found, {NOISE: NOISE, UNKNOWN: UNKNOWN})),
         rows=[(row, cells(row)) for row in found.rows],
+        whole_runs=found.whole_runs,
         flame_note=_left_out(flame),
     )
 

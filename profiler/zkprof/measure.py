@@ -8,14 +8,16 @@ Everything happens in the calling thread, in one loop: read samples, read
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from .classify import NoKernelSymbolsError
+from .context import Surroundings
 from .counted import CountedWindow
 from .errors import ZkprofError
 from .library import Library
 from .model import Measurement, Method, Tier
-from .procfs import NoSuchProcessError, Process
+from .procfs import Family, NoSuchProcessError, Process
 from .sampled import SampledWindow
 from .sampler import PerfUnavailableError
 from .target import describe
@@ -47,6 +49,8 @@ def measure(
     stop: Event | None = None,
     *,
     tier: Tier | None = None,
+    children: bool = False,
+    python: bool = True,
     on_open: Callable[[], None] | None = None,
 ) -> Measurement:
     """Measure process `pid` for `duration_s` seconds, or until it ends.
@@ -65,6 +69,11 @@ def measure(
         When set, measuring ends within a tenth of a second.
     tier
         Measure in exactly this way; None takes the best that is permitted.
+    children
+        Measure its child processes too, present and future, all as one.
+    python
+        Where the target is a Python program, say which of its functions time
+        was spent in.
     on_open
         Called once, when measuring has begun: a target that waits may go on.
 
@@ -81,28 +90,27 @@ def measure(
     TierUnavailableError
         `tier` was asked for and is not possible here.
     """
-    with Process(pid) as process:
-        window, notes = _attach(process, rate_hz, tier)
-        try:
-            run = _Run(process, window, rate_hz, notes)
+    with Process(pid) as process, closing(Family(process, follow=children)) as family:
+        window, notes = _attach(family, rate_hz, tier, python=python)
+        with closing(window), closing(_Run(family, window, rate_hz, notes)) as run:
             if on_open:
                 on_open()
             run.loop(duration_s, on_tick, stop)
-            return run.result()
-        finally:
-            window.close()
+            return run.result(final=True)
 
 
-def _attach(process: Process, rate_hz: float, tier: Tier | None) -> tuple[Window, list[str]]:
+def _attach(
+    family: Family, rate_hz: float, tier: Tier | None, *, python: bool
+) -> tuple[Window, list[str]]:
     """Attach in the best way that is possible; also say why not in a better one."""
     notes: list[str] = []
     for candidate in (tier,) if tier else Tier:
         try:
             if candidate is Tier.KERNEL:
-                return SampledWindow(process, rate_hz), notes
-            return CountedWindow(process, rate_hz if candidate is Tier.USER else None), notes
+                return SampledWindow(family, rate_hz, python=python), notes
+            return CountedWindow(family, rate_hz if candidate is Tier.USER else None), notes
         except (PerfUnavailableError, NoKernelSymbolsError) as error:
-            process.stat()  # raises where the target has just ended
+            family.process.stat()  # raises where the target has just ended
             if tier:
                 raise TierUnavailableError(str(error)) from error
             notes.append(str(error))
@@ -112,8 +120,9 @@ def _attach(process: Process, rate_hz: float, tier: Tier | None) -> tuple[Window
 class _Run:
     """The state of one window."""
 
-    def __init__(self, process: Process, window: Window, rate_hz: float, notes: list[str]) -> None:
-        self._process = process
+    def __init__(self, family: Family, window: Window, rate_hz: float, notes: list[str]) -> None:
+        self._family = family
+        self._process = process = family.process
         self._window = window
         self._rate_hz = rate_hz
         self._notes = notes
@@ -123,9 +132,11 @@ class _Run:
         self._poll()
         mappings = process.maps()
         self._library = Library(process.pid, mappings)
+        window.look(mappings)
         self._counters: LibraryCounters | None = self._library.read()
         self._target: Target = describe(process, mappings)
         self._looks = list(_LOOK_AGAIN_S)
+        self._surroundings = Surroundings(family)
 
     def loop(
         self,
@@ -141,6 +152,8 @@ class _Run:
             if now >= end:
                 break
             self._window.wait(min(POLL_S, end - now))
+            self._surroundings.update()
+            self._family.look(self._window.pids())
             if not self._poll():
                 break
             self._look_again(time.monotonic() - start)
@@ -154,7 +167,7 @@ class _Run:
     def _poll(self) -> bool:
         """Read the target's counters; return whether it is still running."""
         try:
-            point, stat = self._process.point()
+            point, stat = self._family.point()
         except NoSuchProcessError:
             self._ended = True
         else:
@@ -173,15 +186,23 @@ class _Run:
         try:
             mappings = self._process.maps()
             self._library.look_again(mappings)
+            self._window.look(mappings)
             target = describe(self._process, mappings)
             if target.exe:  # a process that is about to be gone hides it
                 self._target = target
         except NoSuchProcessError:
             self._ended = True
 
-    def result(self) -> Measurement:
+    def close(self) -> None:
+        """Let go of what was observed besides the target itself."""
+        self._surroundings.close()
+
+    def result(self, *, final: bool = False) -> Measurement:
         """Return what is known so far."""
         self._window.update()
+        if final:
+            self._window.finish()
+        self._family.look(self._window.pids())
         if not self._ended:
             self._poll()
         self._counters = self._library.read()
@@ -198,7 +219,12 @@ class _Run:
                 lost=found.lost,
                 overhead=found.overhead,
                 ns_per_fault=found.ns_per_fault,
-                notes=(*self._notes, *found.notes, *self._library.problems),
+                notes=(
+                    *self._notes,
+                    *found.notes,
+                    *self._surroundings.notes,
+                    *self._library.problems,
+                ),
             ),
             started=first.t,
             duration_s=last.t - first.t,
@@ -210,4 +236,10 @@ class _Run:
             bins=found.bins,
             library=self._counters,
             exited=self._ended,
+            frames=found.frames,
+            stacks=found.stacks,
+            python=found.python,
+            traffic=self._surroundings.traffic(),
+            context=self._surroundings.context(final=final),
+            pids=self._family.pids,
         )

@@ -4,7 +4,7 @@
 A page stays below a megabyte whatever was measured: time is divided into at
 most `COLUMNS` columns, the busiest `THREADS` threads are drawn, and of stacks
 those that carry the most time, up to `NODES` frames and `LETTERS` letters of
-names.  What is left out is added up and named as such; tables and totals in
+names as they are written.  What is left out is added up and named as such; tables and totals in
 the text are made from the whole measurement.
 """
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
+
+from jinja2.utils import htmlsafe_json_dumps
 
 from .model import Kind
 from .words import GROUPS, MANAGING
@@ -101,6 +103,7 @@ def thread_strip(m: Measurement) -> dict[str, Any] | None:
                     table[rows[tid]][at] += part * s
     width = m.duration_s / columns
     return {
+        "full": max(1, *(_percent(s / width) for row in cpu for s in row)),
         "lanes": [_lane_name(lane) for lane in shown],
         "cpu": [[_percent(s / width) for s in row] for row in cpu],
         "mm": [[_percent(s / width) for s in row] for row in managed],
@@ -133,13 +136,22 @@ def _lanes(m: Measurement) -> list[list[ThreadTime]]:
 
 def _lane_name(lane: list[ThreadTime]) -> str:
     name = short(lane[0].comm) or "thread"
-    return f"{name} {lane[0].tid}" if len(lane) == 1 else f"{name}, {len(lane)} in turns"
+    return (
+        f"{name} {lane[0].tid}" if len(lane) == 1 else f"{name} \N{MULTIPLICATION SIGN} {len(lane)}"
+    )
 
 
 def flame(
-    after: Sequence[Measurement], before: Sequence[Measurement] | None = None
+    after: Sequence[Measurement],
+    before: Sequence[Measurement] | None = None,
+    *,
+    whole_runs: bool = False,
 ) -> dict[str, Any] | None:
-    """Return the stacks as a tree; of two sides, as shares of each one's CPU time."""
+    """Return the stacks as a tree, with the time of one side or of two.
+
+    Times of two sides are shares of CPU time: of a run before where runs are
+    whole, so that what was saved is missing after; else of each side's own.
+    """
     sides = [after] if before is None else [after, before]
     weights: defaultdict[tuple[tuple[str, ...], str], list[float]] = defaultdict(
         lambda: [0.0] * len(sides)
@@ -156,6 +168,8 @@ def flame(
     if not weights:
         return None
     if before is not None:
+        if whole_runs:
+            totals[0] = totals[1] / len(before) * len(after)
         for pair in weights.values():
             pair[:] = [w / total if total else 0.0 for w, total in zip(pair, totals, strict=True)]
     comm = after[0].target.comm
@@ -192,9 +206,10 @@ class _Tree:
         at = 0
         for name in path:
             if name not in self._names:
-                if self._letters + len(name) > LETTERS:
+                letters = len(htmlsafe_json_dumps(name))
+                if self._letters + letters > LETTERS:
                     return None
-                self._letters += len(name)
+                self._letters += letters
                 self._names[name] = len(self.names)
                 self.names.append(name)
             key = (at, self._names[name])

@@ -13,14 +13,16 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from stat import S_ISREG
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 from .errors import NotPermittedError, TargetGoneError
 from .model import MemoryPoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -40,6 +42,15 @@ class KernelThreadError(TargetGoneError):
     """The number belongs to a kernel thread, which has no memory of its own."""
 
 
+class Children(NamedTuple):
+    """What those of its children used that it has waited for, and theirs."""
+
+    minor_faults: int
+    major_faults: int
+    utime_s: float
+    stime_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Stat:
     """What zkprof uses of a ``stat`` file, of a process or of one thread."""
@@ -51,6 +62,7 @@ class Stat:
     major_faults: int
     utime_s: float
     stime_s: float
+    children: Children
     threads: int
     stack: int
     """Address where the stack starts; random for each exec, 0 where hidden."""
@@ -76,6 +88,8 @@ class Mapping:
     inode: int
     path: str
     """Empty for anonymous memory, ``[heap]`` and the like for special ones."""
+    offset: int = 0
+    """Where in the file it starts."""
 
     @property
     def file_backed(self) -> bool:
@@ -101,6 +115,12 @@ def parse_stat(text: str) -> Stat:
         major_faults=int(rest[9]),
         utime_s=int(rest[11]) / _TICKS_PER_S,
         stime_s=int(rest[12]) / _TICKS_PER_S,
+        children=Children(
+            minor_faults=int(rest[8]),
+            major_faults=int(rest[10]),
+            utime_s=int(rest[13]) / _TICKS_PER_S,
+            stime_s=int(rest[14]) / _TICKS_PER_S,
+        ),
         threads=int(rest[17]),
         stack=int(rest[25]),
     )
@@ -108,13 +128,14 @@ def parse_stat(text: str) -> Stat:
 
 def parse_status(text: str) -> dict[str, str]:
     """Read the text of ``/proc/PID/status``."""
-    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    # Not splitlines(): a name may hold what else that takes for an end of line.
+    pairs = (line.split(":", 1) for line in text.split("\n") if ":" in line)
     return {name: value.strip() for name, value in pairs}
 
 
 _MAPS_LINE = re.compile(
-    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<perms>\S{4}) [0-9a-f]+ \S+ (?P<inode>\d+)"
-    r"\s*(?P<path>.*)"
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<perms>\S{4}) (?P<offset>[0-9a-f]+) \S+"
+    r" (?P<inode>\d+)\s*(?P<path>.*)"
 )
 
 
@@ -127,8 +148,9 @@ def parse_maps(text: str) -> list[Mapping]:
             perms=m["perms"],
             inode=int(m["inode"]),
             path=m["path"],
+            offset=int(m["offset"], 16),
         )
-        for m in map(_MAPS_LINE.match, text.splitlines())
+        for m in map(_MAPS_LINE.match, text.split("\n"))  # see parse_status()
         if m
     ]
 
@@ -232,6 +254,43 @@ class Process:
         flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         return os.fdopen(os.open(name, flags, dir_fd=self._dir), "rb")
 
+    def is_32_bit(self) -> bool:
+        """Whether its program is a 32-bit one; False where that cannot be told."""
+        with suppress(OSError), self.open_file("exe") as file:
+            return file.read(5)[4:5] == b"\x01"
+        return False
+
+    def open_folder(self, name: str) -> int:
+        """Open a folder below the process's directory, to find files in; a descriptor."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=self._dir)
+
+    def open_mapped(self, mapping: Mapping) -> BinaryIO | None:
+        """Open the file that is mapped there; None where it cannot be had.
+
+        By its place in memory (which needs privilege, and finds deleted files
+        too), else by its path as the target sees it; then it must be the same
+        file.  Nothing but a regular file is ever opened: opening a device has
+        consequences.
+        """
+        names = [f"map_files/{mapping.start:x}-{mapping.end:x}"]
+        if not mapping.path.endswith(" (deleted)"):
+            names.append(f"root{mapping.path}")
+        for name in names:
+            with suppress(OSError):
+                # O_PATH opens nothing yet.  The links in map_files lead to
+                # the mapped file itself; a link at the end of a path is none
+                # of the files that are mapped.
+                follow = 0 if name.startswith("map_files") else os.O_NOFOLLOW
+                fd = os.open(name, os.O_PATH | os.O_CLOEXEC | follow, dir_fd=self._dir)
+                try:
+                    facts = os.fstat(fd)
+                    if S_ISREG(facts.st_mode) and facts.st_ino == mapping.inode:
+                        return Path(f"/proc/self/fd/{fd}").open("rb")
+                finally:
+                    os.close(fd)
+        return None
+
     def _text(self, name: str) -> str:
         return self.read(name).decode("utf-8", "replace")
 
@@ -254,24 +313,33 @@ class Process:
         except OSError:
             return ""
 
-    def threads(self) -> dict[int, Stat]:
-        """Read the ``stat`` of every thread that there is now."""
+    def tids(self) -> list[int]:
+        """List the threads that there are now."""
         try:
             fd = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._dir)
         except (FileNotFoundError, ProcessLookupError):
-            return {}
+            return []
         try:
-            tids = [int(name) for name in os.listdir(fd)]  # noqa: PTH208  (a descriptor)
+            return [int(name) for name in os.listdir(fd)]  # noqa: PTH208  (a descriptor)
         except ProcessLookupError:
-            tids = []
+            return []
         finally:
             os.close(fd)
+
+    def threads(self) -> dict[int, Stat]:
+        """Read the ``stat`` of every thread that there is now."""
         found = {}
-        for tid in tids:
-            try:
+        for tid in self.tids():
+            with suppress(NoSuchProcessError):  # ended since
                 found[tid] = parse_stat(self._text(f"task/{tid}/stat"))
-            except NoSuchProcessError:
-                continue  # ended since
+        return found
+
+    def children(self) -> list[int]:
+        """List the processes that it has forked and that are there now."""
+        found: list[int] = []
+        for tid in self.tids():
+            with suppress(NoSuchProcessError, OSError, ValueError):
+                found += map(int, self._text(f"task/{tid}/children").split())
         return found
 
     def shares_pages(self) -> bool:
@@ -281,22 +349,12 @@ class Process:
         Where that cannot be told the answer is yes.
         """
         own = self.stat().stack
-        relatives = [self.status().get("PPid", "0")]
-        for tid in self.threads():
-            with suppress(NoSuchProcessError, OSError):
-                relatives += self._text(f"task/{tid}/children").split()
-        for pid in relatives:
+        parent = self.status().get("PPid", "")
+        for pid in [int(parent) if parent.isdigit() else 0, *self.children()]:
             with suppress(OSError, ValueError, IndexError):
-                if parse_stat(Path(f"/proc/{int(pid)}/stat").read_text()).stack == own:
+                if parse_stat(Path(f"/proc/{pid}/stat").read_text()).stack == own:
                     return True
         return own == 0
-
-    def thread_name(self, tid: int) -> str:
-        """Return the name of one thread, or "" if it has ended."""
-        try:
-            return printable(self._text(f"task/{tid}/comm").rstrip("\n"))
-        except NoSuchProcessError:
-            return ""
 
     def point(self) -> tuple[MemoryPoint, Stat]:
         """Read memory and CPU time together, as often as 20 times a second.
@@ -324,3 +382,116 @@ class Process:
             threads=stat.threads,
         )
         return point, stat
+
+
+class Family:
+    """A process and, where wanted, all its descendants, read as if they were one.
+
+    Times and faults of a child that has ended are in its parent's, once that
+    has waited for it.  So the sum over those that live, of their own and their
+    waited-for children's, neither loses nor gains when a child ends.  What is
+    lost are children that nobody waits for.
+
+    The high-water mark of one that has ended stays in the sum: another process
+    in its place must be given all its memory anew, and no allocator helps.
+
+    Parameters
+    ----------
+    process
+        The target.
+    follow
+        Whether its descendants count.
+    """
+
+    def __init__(self, process: Process, *, follow: bool) -> None:
+        self.process = process
+        self.follow = follow
+        # Parents come before children: one that is waited for between the two
+        # readings is then missed for once, and not counted twice.
+        self._children: dict[int, Process] = {}
+        self._seen = dict.fromkeys([process.pid])  # in order
+        self._hwm_alive: dict[int, int] = {}
+        self._hwm_gone = 0
+        self._last: MemoryPoint | None = None
+        self.look()
+
+    def close(self) -> None:
+        """Let go of the children."""
+        for child in self._children.values():
+            child.close()
+        self._children = {}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Every process seen, the target first; empty without children wanted."""
+        return tuple(self._seen) if self.follow else ()
+
+    @property
+    def members(self) -> list[Process]:
+        """The processes that there are."""
+        return [self.process, *self._children.values()]
+
+    def look(self, pids: Sequence[int] = ()) -> None:
+        """Look for new descendants.
+
+        Parameters
+        ----------
+        pids
+            Those that a sampler has seen start; with none, /proc is searched.
+        """
+        if not self.follow:
+            return
+        found = list(pids)
+        for member in self.members if not pids else []:
+            found += member.children()
+        while found:
+            pid = found.pop(0)
+            if pid in self._seen:
+                continue
+            self._seen[pid] = None
+            try:
+                self._children[pid] = Process(pid)
+                found += self._children[pid].children()
+            except (TargetGoneError, NotPermittedError):
+                continue
+
+    def point(self) -> tuple[MemoryPoint, Stat]:
+        """Read memory and CPU time; see `Process.point`."""
+        point, stat = self.process.point()
+        if not self.follow:
+            return point, stat
+        points = [_with_children(point, stat)]
+        self._hwm_alive[self.process.pid] = point.hwm
+        for pid, child in list(self._children.items()):
+            try:
+                its, its_stat = child.point()
+            except TargetGoneError:
+                self._children.pop(pid).close()
+                self._hwm_gone += self._hwm_alive.pop(pid, 0)
+                continue
+            self._hwm_alive[pid] = max(its.hwm, self._hwm_alive.get(pid, 0))
+            points.append(_with_children(its, its_stat))
+        last = self._last
+        self._last = MemoryPoint(
+            t=point.t,
+            rss=sum(p.rss for p in points),
+            rss_anon=sum(p.rss_anon for p in points),
+            hwm=self._hwm_gone + sum(self._hwm_alive.values()),
+            # Never backwards, even where a child was missed for once.
+            minor_faults=max(sum(p.minor_faults for p in points), last.minor_faults if last else 0),
+            major_faults=max(sum(p.major_faults for p in points), last.major_faults if last else 0),
+            utime_s=max(sum(p.utime_s for p in points), last.utime_s if last else 0.0),
+            stime_s=max(sum(p.stime_s for p in points), last.stime_s if last else 0.0),
+            threads=sum(p.threads for p in points),
+        )
+        return self._last, stat
+
+
+def _with_children(point: MemoryPoint, stat: Stat) -> MemoryPoint:
+    return replace(
+        point,
+        minor_faults=point.minor_faults + stat.children.minor_faults,
+        major_faults=point.major_faults + stat.children.major_faults,
+        utime_s=point.utime_s + stat.children.utime_s,
+        stime_s=point.stime_s + stat.children.stime_s,
+    )

@@ -84,13 +84,15 @@ def watch(
     *,
     out: Console | None,
     title: str,
+    children: bool = False,
+    python: bool = True,
     on_open: Callable[[], None] | None = None,
 ) -> Measurement:
     """Measure a process and show what is known so far.
 
     Parameters
     ----------
-    pid, duration_s, rate_hz
+    pid, duration_s, rate_hz, children, python
         As for `measure`.
     out
         Where the screen goes, if that is a terminal; None shows nothing.
@@ -106,11 +108,29 @@ def watch(
                 def tick(m: Measurement) -> None:
                     live.update(Report.of(m))
 
-                return measure(pid, duration_s, rate_hz, tick, stop, on_open=on_open)
+                return measure(
+                    pid,
+                    duration_s,
+                    rate_hz,
+                    tick,
+                    stop,
+                    children=children,
+                    python=python,
+                    on_open=on_open,
+                )
         errors = console(sys.stderr)
         progress = errors.status(title) if out and errors.is_terminal else nullcontext()
         with progress:
-            return measure(pid, duration_s, rate_hz, ignore, stop, on_open=on_open)
+            return measure(
+                pid,
+                duration_s,
+                rate_hz,
+                ignore,
+                stop,
+                children=children,
+                python=python,
+                on_open=on_open,
+            )
 
 
 # $0 is our pipe.  Where it is gone, so are we, and the command just starts.

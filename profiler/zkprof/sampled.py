@@ -13,16 +13,23 @@ from typing import TYPE_CHECKING
 
 from .bootstrap import shares
 from .calibrate import page_cost, sample_cost_s
-from .classify import ATTRIBUTED_FAULTS, Classifier
-from .model import Bin, Kind, Share, ThreadTime, Tier
+from .classify import ATTRIBUTED_FAULTS, Classifier, NoKernelSymbolsError
+from .learn import learned_classifier
+from .model import Bin, Kind, PythonJoin, Share, ThreadTime, Tier
+from .perf_map import PYTHON
 from .procfs import NoSuchProcessError
-from .sampler import BIN_S, open_sampler
+from .python_stacks import Joined, PySpy, fold, is_python
+from .sampler import BIN_S, PerfUnavailableError, open_sampler
 from .skid import corrections, fault_skid_s
-from .window import Findings, ThreadNames
+from .stacks import Names, Spaces, stack_times
+from .window import Findings
 
 if TYPE_CHECKING:
-    from .model import MemoryPoint
-    from .procfs import Process
+    from collections.abc import Mapping, Sequence
+
+    from .model import MemoryPoint, StackTime
+    from .procfs import Family
+    from .procfs import Mapping as MemoryMapping
 
 Seconds = dict[Kind, float]
 Bins = defaultdict[int, defaultdict[int, Counter[Kind]]]
@@ -32,6 +39,8 @@ Bins = defaultdict[int, defaultdict[int, Counter[Kind]]]
 _MAX_UNKNOWN = 0.02
 # Of the samples expected: below this, threads are too short to be sampled.
 _MIN_COVERAGE = 0.8
+# Of the stacks: below this, where the time goes is only told in part.
+_MIN_COMPLETE = 0.7
 
 
 class SampledWindow:
@@ -44,10 +53,12 @@ class SampledWindow:
 
     Parameters
     ----------
-    process
-        The target.
+    family
+        The target, with or without its children.
     rate_hz
         Samples per second of CPU time.
+    python
+        Whether to look for the functions of a Python program.
 
     Raises
     ------
@@ -57,26 +68,69 @@ class SampledWindow:
 
     tier = Tier.KERNEL
 
-    def __init__(self, process: Process, rate_hz: float) -> None:
+    def __init__(self, family: Family, rate_hz: float, *, python: bool = False) -> None:
+        process = family.process
         self._rate_hz = rate_hz
-        self._classifier = Classifier()
+        self._classifier, notes = _classifier()
         self._cost_s = sample_cost_s(self._classifier)
         self._skid_s = fault_skid_s(self._classifier)
-        self._names = ThreadNames(process)
         self._process = process
         self._alone = not process.shares_pages()
         # bin -> tid -> kind -> samples
         self._bins: Bins = defaultdict(lambda: defaultdict(Counter))
         self._overlays: Counter[str] = Counter()
-        self._sampler, self._notes = open_sampler(process.pid, rate_hz, self._classifier)
+        self._spaces = Spaces(process)
+        self._spaces.prepare()
+        try:
+            self._sampler, more = open_sampler(
+                process.pid,
+                rate_hz,
+                self._classifier,
+                follow=family.follow,
+                keep_moments=python,
+            )
+        except PerfUnavailableError:
+            self._spaces.close()
+            raise
+        self._follow = family.follow
+        self._python = python
+        self._py_spy: PySpy | None = None
+        self._joined: Joined | None = None
+        self._notes = notes + more
+        self._frames = Names(self._spaces)
+        self._spaces.supply(self._sampler)
 
     def close(self) -> None:
         """Stop sampling."""
         self._sampler.close()
+        self._spaces.close()
+        if self._py_spy:
+            self._py_spy.close()
 
     def wait(self, timeout_s: float) -> None:
         """Read samples for up to `timeout_s`."""
+        self._spaces.supply(self._sampler)
         self._sampler.drain(timeout_s)
+
+    def look(self, mappings: Sequence[MemoryMapping]) -> None:
+        """Start py-spy as soon as the target is seen to run Python."""
+        if self._python and not self._py_spy and is_python(mappings):
+            self._py_spy = PySpy(self._process.pid, follow=self._follow)
+
+    def finish(self) -> None:
+        """Join the samples with what py-spy has seen, unless names are known exactly."""
+        self._frames.look_again()
+        paths = self._frames.update(self._sampler)
+        announced = any(frame.module == PYTHON for frame in self._frames.frames)
+        if self._py_spy is None or announced:
+            return
+        timeline = self._py_spy.finish()
+        if timeline is None:
+            self._notes.append(f"Python functions are not known: {self._py_spy.problem}")
+            return
+        self._joined = Joined(
+            timeline, self._py_spy.started, self._sampler.moments(), paths, self._frames
+        )
 
     def update(self) -> None:
         """Take in what was sampled since the last call."""
@@ -85,10 +139,13 @@ class SampledWindow:
             self._bins[cell.bin][cell.tid][cell.kind] += cell.count
             for name in self._classifier.overlays(cell.overlays):
                 self._overlays[name] += cell.count
-            self._names.note(cell.tid)
         if self._alone:
             with suppress(NoSuchProcessError):  # once it has ended, what was known stands
                 self._alone = not self._process.shares_pages()
+
+    def pids(self) -> list[int]:
+        """Return the processes that samples came from."""
+        return self._sampler.pids()
 
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known so far."""
@@ -117,14 +174,17 @@ class SampledWindow:
             bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, block, anon))
             blocks.append(block)
         threads = [
-            ThreadTime(tid, self._names.of(tid), sum(kinds.values()), kinds)
+            ThreadTime(tid, self._sampler.name(tid), sum(kinds.values()), kinds)
             for tid, kinds in by_thread.items()
         ]
+        found = self._paths()
         return Findings(
             cpu_s=cpu_s,
             classes=_classes(blocks, cpu_s),
             overlays={
-                name: self._overlays[name] * scale for name in self._classifier.rules.overlays
+                name: self._overlays[name] * scale
+                for name in self._classifier.rules.overlays
+                if not self._classifier.learned
             },
             threads=tuple(sorted(threads, key=lambda thread: -thread.cpu_s)),
             bins=tuple(bins),
@@ -133,6 +193,9 @@ class SampledWindow:
             ns_per_fault=page_cost().touch_ns,
             overhead=self._rate_hz * self._cost_s,
             notes=(*self._notes, *self._doubts(cpu_s)),
+            stacks=self._stacks(found, scale, split, factors),
+            frames=tuple(self._frames.frames),
+            python=self._python_join(found),
         )
 
     def _factors(self, bins: Bins, scale: float, faults: int) -> Seconds:
@@ -144,15 +207,71 @@ class SampledWindow:
         seconds = {kind: n * scale for kind, n in shown.items()}
         return corrections(seconds, max(0, faults) * self._skid_s)
 
+    def _stacks(
+        self,
+        found: Mapping[tuple[int, Kind, tuple[int, ...]], int],
+        scale: float,
+        split: Seconds,
+        factors: Seconds,
+    ) -> tuple[StackTime, ...]:
+        """Return where each class's time went, divided as the classes are."""
+        places: defaultdict[tuple[int, tuple[int, ...]], Counter[Kind]] = defaultdict(Counter)
+        for (tid, seen, frames), n in found.items():
+            copied = seen is Kind.FAULT_COW and self._alone
+            places[tid, frames][Kind.FAULT_ANON if copied else seen] += n
+        counted = []
+        for (tid, frames), kinds in places.items():
+            # A fault of no visible kind is of those that were seen at its
+            # place, or else of those seen anywhere.
+            here = {k: kinds[k] for k in ATTRIBUTED_FAULTS if kinds[k]}
+            own = {k: n / sum(here.values()) for k, n in here.items()}
+            for kind, seconds in _seconds(kinds, scale, own or split, factors).items():
+                counted.append((tid, kind, frames, seconds, kinds[kind]))
+        return stack_times(counted)
+
+    def _paths(self) -> Mapping[tuple[int, Kind, tuple[int, ...]], int]:
+        """Return how many samples there are of each thread, kind and stack."""
+        if self._joined:
+            return self._joined.samples
+        paths = self._frames.update(self._sampler)
+        found: Counter[tuple[int, Kind, tuple[int, ...]]] = Counter()
+        for stack in self._sampler.stacks():
+            found[stack.tid, stack.kind, fold(paths[stack.node], (), self._frames)] += stack.count
+        return found
+
+    def _python_join(
+        self, found: Mapping[tuple[int, Kind, tuple[int, ...]], int]
+    ) -> PythonJoin | None:
+        if self._joined:
+            return self._joined.join
+        is_of_python = {i for i, f in enumerate(self._frames.frames) if f.module == PYTHON}
+        if not is_of_python:
+            return None
+        with_, tids = 0, set()
+        for (tid, _, frames), n in found.items():
+            if not is_of_python.isdisjoint(frames):
+                with_ += n
+                tids.add(tid)
+        of_python = sum(n for (tid, _, _), n in found.items() if tid in tids)
+        return PythonJoin("perf-map", with_ / of_python if of_python else 0.0, 0.0)
+
     def _doubts(self, cpu_s: float) -> list[str]:
         counts = self._sampler.counts
         doubts = []
         if counts.lost:
             share = counts.lost / (counts.lost + counts.samples)
             doubts.append(f"{counts.lost} samples ({share:.1%}) were lost: lower --rate")
+        if counts.samples > 100 and counts.complete < _MIN_COMPLETE * counts.samples:
+            doubts.append(
+                f"{1 - counts.complete / counts.samples:.0%} of the stacks lack their outer part: "
+                "they are deeper than was copied, or cross code that only frame pointers lead "
+                "through (-fno-omit-frame-pointer; Rust: -C force-frame-pointers=yes)"
+            )
         if counts.throttled:
             doubts.append(f"the kernel slowed sampling down {counts.throttled} times: lower --rate")
-        if counts.kernel and counts.no_entry / counts.kernel > _MAX_UNKNOWN:
+        # Interrupts cannot be learned.
+        known = not self._classifier.learned
+        if known and counts.kernel and counts.no_entry / counts.kernel > _MAX_UNKNOWN:
             share = counts.no_entry / counts.kernel
             doubts.append(
                 f"{share:.0%} of the kernel's call chains start in a way that zkprof does not "
@@ -165,6 +284,15 @@ class SampledWindow:
                 "for a few milliseconds only are under-represented: raise --rate"
             )
         return doubts
+
+
+def _classifier() -> tuple[Classifier, list[str]]:
+    """Return a classifier, by symbols or else learned, and what to say about it."""
+    try:
+        return Classifier(), []
+    except NoKernelSymbolsError as hidden:
+        note = f"kernel functions were told apart by sampling zkprof's own calls: {hidden}"
+        return learned_classifier(), [note]
 
 
 def _first_touches(bins: Bins) -> Bins:

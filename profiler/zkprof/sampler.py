@@ -10,20 +10,24 @@ reads them it does not hold the GIL.
 from __future__ import annotations
 
 import errno
+import math
 import os
+import platform
 import resource
 import struct
 import time
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ._native import ffi, lib
 from .classify import KINDS, Classifier
 from .model import Kind
+from .procfs import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 BIN_S = 0.1
@@ -31,6 +35,13 @@ BIN_S = 0.1
 
 _CELL = struct.Struct("=iIIIQ")
 _STACK = struct.Struct("=iIIIQ")
+_NODE = struct.Struct("=QII")
+_MOMENT = struct.Struct("=QiIII")
+
+# A ring must hold the copied stacks of a quarter of a second.
+_RING_BYTES = 512 * 1024
+_SPARE = 24
+_STACK_LIMITS = (256, 8192)
 
 
 class PerfUnavailableError(Exception):
@@ -48,6 +59,21 @@ class PerfUnavailableError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def stack_bytes(rate_hz: float) -> int:
+    """Return how much of the stack each sample should bring along.
+
+    Call frame information of other processors than x86-64 is not read; there
+    the kernel's walk by frame pointers has to do.
+    """
+    if platform.machine() != "x86_64":
+        return 0
+    low, high = _STACK_LIMITS
+    if not 1 <= rate_hz < math.inf:
+        return low  # what is wrong with it, the sampler says
+    fits = int(_RING_BYTES / (rate_hz * 0.25))
+    return max(low, min(high, 1 << (max(fits, 1).bit_length() - 1)))
 
 
 class Scope(IntEnum):
@@ -74,9 +100,85 @@ class Stack:
 
     tid: int
     kind: Kind
-    frames: tuple[int, ...]
-    """Addresses, innermost first; empty where none were recorded."""
+    node: int
+    """The innermost frame, an index into `Sampler.nodes`; 0 where none is known."""
     count: int
+
+
+class Node(NamedTuple):
+    """A frame under its caller."""
+
+    ip: int
+    """An address of the process, or of the file where `module` is not 0."""
+    parent: int
+    """Its caller's index, 0 for the outermost frame."""
+    module: int
+
+
+def chain(nodes: Sequence[Node], node: int) -> tuple[int, ...]:
+    """Return the addresses from `node` outwards."""
+    path = []
+    while node:
+        path.append(nodes[node].ip)
+        node = nodes[node].parent
+    return tuple(path)
+
+
+class Moment(NamedTuple):
+    """One sample."""
+
+    time_ns: int
+    tid: int
+    kind: Kind
+    node: int
+
+
+class Map(NamedTuple):
+    """A stretch of a process's memory, for `Sampler.set_maps`."""
+
+    start: int
+    end: int
+    bias: int
+    """Addresses of the process minus those of the file."""
+    module: int
+    """The number of the file, 0 for none."""
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallFrames:
+    """The sections .eh_frame_hdr and .eh_frame of an ELF file, and their addresses."""
+
+    hdr: bytes
+    hdr_vaddr: int
+    frames: bytes
+    frames_vaddr: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of both."""
+        return len(self.hdr) + len(self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracepoints:
+    """The numbers that this kernel gives its tracepoints; 0 for none."""
+
+    syscalls: int
+    lock: int
+    locked: int
+
+
+class RawTraffic(NamedTuple):
+    """What tracepoints have counted; see ``zkp_traffic_t``."""
+
+    calls: tuple[int, ...]
+    """mmap, munmap, madvise, brk, mremap."""
+    mapped: int
+    unmapped: int
+    advised: int
+    waited_s: float
+    waits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +193,12 @@ class Counts:
     kernel: int
     no_entry: int
     """Kernel call chains without any known way into the kernel."""
+    complete: int
+    """User-mode call chains that reach the outermost frame."""
+    guessed: int
+    """Those found by frame pointers, at least in part."""
+    unmapped: int
+    """Those with an address in no known mapping."""
     threads: int
     events: int
 
@@ -115,12 +223,28 @@ class Sampler:
         number is compared with the clock.
     start_ns
         ``time.monotonic_ns()`` at the start of time slice 0; None for now.
+    follow
+        Sample its child processes too.
+    learn
+        Keep the kernel's call chains as stacks, in place of the program's.
+    keep_moments
+        Keep the samples one by one as well, for `moments`.
+    faults
+        Sample not CPU time but every so many page faults in user mode.
+    maps_of
+        Another sampler of the same processes, to be closed later than this
+        one, which is supplied with what is mapped in them.
+    trace
+        Sample not CPU time but count what passes these tracepoints.
 
     Raises
     ------
     PerfUnavailableError
         Sampling is not permitted or not possible.
     """
+
+    handle: Any
+    """The C object; None when closed."""
 
     def __init__(
         self,
@@ -131,32 +255,56 @@ class Sampler:
         scope: Scope = Scope.TASKS,
         jitter: bool = True,
         start_ns: int | None = None,
+        follow: bool = False,
+        learn: bool = False,
+        keep_moments: bool = False,
+        faults: int = 0,
+        maps_of: Sampler | None = None,
+        trace: Tracepoints | None = None,
     ) -> None:
         self.scope = scope
         self.start_ns = time.monotonic_ns() if start_ns is None else start_ns
-        # C keeps a pointer to the classifier: this reference keeps it alive.
+        # C keeps pointers to these: the references keep them alive.
         self._classifier = classifier
+        self._maps_of = maps_of
         config = ffi.new(
             "zkp_sampler_config_t *",
             {
                 "pid": pid,
                 "scope": scope,
-                "kernel": classifier is not None,
+                "event": lib.ZKP_EVENT_TRACE
+                if trace
+                else lib.ZKP_EVENT_PAGE_FAULTS
+                if faults
+                else lib.ZKP_EVENT_CPU_CLOCK,
+                "follow": follow,
+                "kernel": classifier is not None or learn,
+                "keep_kernel": learn,
+                "keep_moments": keep_moments,
                 "jitter": jitter,
+                "stack_bytes": 0 if learn or trace else stack_bytes(rate_hz),
                 "rate_hz": rate_hz,
+                "faults": faults,
+                "maps_of": maps_of.handle if maps_of else ffi.NULL,
+                "all_maps": classifier is None and not learn,
+                "trace_syscalls": trace.syscalls if trace else 0,
+                "trace_lock": trace.lock if trace else 0,
+                "trace_locked": trace.locked if trace else 0,
                 "start_ns": self.start_ns,
                 "bin_ns": round(BIN_S * 1e9),
                 "classifier": classifier.handle if classifier else ffi.NULL,
                 "overlay_roles": classifier.rules.overlay_roles if classifier else 0,
                 "entry_roles": classifier.rules.entry_roles if classifier else 0,
-                "user_kind": KINDS.index(Kind.USER),
+                "user_kind": KINDS.index(Kind.FAULT_ANON if faults else Kind.USER),
+                "file_kind": KINDS.index(Kind.FAULT_FILE),
+                "lost_kind": KINDS.index(Kind.FAULT_OTHER),
             },
         )
         out = ffi.new("zkp_sampler_t **")
         rc = lib.zkp_sampler_open(config, out)
         if rc:
-            raise PerfUnavailableError(-rc, _explain(-rc, kernel=classifier is not None))
-        self._handle = ffi.gc(out[0], lib.zkp_sampler_close)
+            raise PerfUnavailableError(-rc, _explain(-rc, kernel=classifier is not None or learn))
+        self.handle = ffi.gc(out[0], lib.zkp_sampler_close)
 
     def __enter__(self) -> Self:
         return self
@@ -171,22 +319,22 @@ class Sampler:
 
     def close(self) -> None:
         """Stop sampling and give everything back; a second call does nothing."""
-        handle, self._handle = self._handle, None
+        handle, self.handle = self.handle, None
         if handle is not None:
             ffi.gc(handle, None)
             lib.zkp_sampler_close(handle)
 
     def drain(self, timeout_s: float = 0.0) -> None:
         """Wait up to `timeout_s` for samples to pile up, then count all."""
-        rc = lib.zkp_sampler_drain(self._handle, round(timeout_s * 1000))
+        rc = lib.zkp_sampler_drain(self.handle, round(timeout_s * 1000))
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc))
 
     def take(self) -> list[Cell]:
         """Return what was counted since the last call."""
-        n = lib.zkp_sampler_cells(self._handle)
+        n = lib.zkp_sampler_cells(self.handle)
         out = ffi.new("zkp_cell_t[]", max(n, 1))
-        n = lib.zkp_sampler_take(self._handle, out)
+        n = lib.zkp_sampler_take(self.handle, out)
         return [
             Cell(tid, bin_, KINDS[kind], overlays, count)
             for tid, bin_, kind, overlays, count in _CELL.iter_unpack(
@@ -195,34 +343,103 @@ class Sampler:
         ]
 
     def stacks(self) -> list[Stack]:
-        """Return the user-mode call chains of all samples so far."""
-        nodes = ffi.new("zkp_node_t **")
-        lib.zkp_sampler_nodes(self._handle, nodes)
-        n = lib.zkp_sampler_stacks(self._handle)
+        """Return the call chains of all samples so far; `nodes` has their frames."""
+        n = lib.zkp_sampler_stacks(self.handle)
         out = ffi.new("zkp_stack_t[]", max(n, 1))
-        n = lib.zkp_sampler_copy_stacks(self._handle, out)
-
-        def frames(node: int) -> tuple[int, ...]:
-            path = []
-            while node:
-                path.append(nodes[0][node].ip)
-                node = nodes[0][node].parent
-            return tuple(path)
-
+        n = lib.zkp_sampler_copy_stacks(self.handle, out)
         return [
-            Stack(tid, KINDS[kind], frames(node), count)
+            Stack(tid, KINDS[kind], node, count)
             for tid, kind, node, _, count in _STACK.iter_unpack(
                 bytes(ffi.buffer(out, n * _STACK.size))
             )
         ]
 
+    def nodes(self, start: int = 0) -> list[Node]:
+        """Return the frames that call chains are made of, from index `start` on."""
+        nodes = ffi.new("zkp_node_t **")
+        n = lib.zkp_sampler_nodes(self.handle, nodes)
+        if n <= start:
+            return []
+        size = _NODE.size
+        data = bytes(ffi.buffer(nodes[0] + start, (n - start) * size))
+        return [Node(*node) for node in _NODE.iter_unpack(data)]
+
+    def moments(self) -> list[Moment]:
+        """Return all samples one by one, the first million, where they were to be kept."""
+        moments = ffi.new("zkp_moment_t **")
+        n = lib.zkp_sampler_moments(self.handle, moments)
+        data = bytes(ffi.buffer(moments[0], n * _MOMENT.size)) if n else b""
+        return [
+            Moment(time_ns, tid, KINDS[kind], node)
+            for time_ns, tid, kind, node, _ in _MOMENT.iter_unpack(data)
+        ]
+
+    def enable(self, *, on: bool) -> None:
+        """Let events count or not; they do from the start on."""
+        lib.zkp_sampler_enable(self.handle, on)
+
+    def name(self, tid: int) -> str:
+        """Return the name of a thread that was seen to start or be named, or ""."""
+        return printable(
+            ffi.string(lib.zkp_sampler_name(self.handle, tid)).decode("utf-8", "replace")
+        )
+
+    def pids(self, *, stale: bool = False) -> list[int]:
+        """Return the processes seen so far, the target first.
+
+        With `stale`, those only whose mappings are to be read (again).
+        """
+        n = lib.zkp_sampler_pids(self.handle, stale, ffi.NULL, 0)
+        out = ffi.new("int32_t[]", max(n, 1))
+        n = min(n, lib.zkp_sampler_pids(self.handle, stale, out, n))
+        return [out[i] for i in range(n)]
+
+    def add_module(self, cfi: CallFrames | None) -> int:
+        """Hand over a file's call frame information; return the file's number."""
+        c = ffi.new("zkp_cfi_t *")
+        if cfi:
+            c.hdr, c.hdr_len = ffi.from_buffer("uint8_t[]", cfi.hdr), len(cfi.hdr)
+            c.frames, c.frames_len = ffi.from_buffer("uint8_t[]", cfi.frames), len(cfi.frames)
+            c.hdr_vaddr, c.frames_vaddr = cfi.hdr_vaddr, cfi.frames_vaddr
+        number: int = lib.zkp_sampler_add_module(self.handle, c)
+        if number < 0:
+            raise MemoryError
+        return number
+
+    def set_maps(self, pid: int, maps: Sequence[Map]) -> None:
+        """Hand over a process's mappings, sorted by address."""
+        rc = lib.zkp_sampler_set_maps(
+            self.handle, pid, ffi.new("zkp_map_t[]", [tuple(m) for m in maps]), len(maps)
+        )
+        if rc:
+            raise OSError(-rc, os.strerror(-rc))
+
+    @property
+    def traffic(self) -> RawTraffic:
+        """What the tracepoints have counted."""
+        t = ffi.new("zkp_traffic_t *")
+        lib.zkp_sampler_traffic(self.handle, t)
+        return RawTraffic(
+            tuple(t.calls), t.mapped, t.unmapped, t.advised, t.waited_ns / 1e9, t.waits
+        )
+
     @property
     def counts(self) -> Counts:
         """What has been seen so far."""
         c = ffi.new("zkp_sampler_counts_t *")
-        lib.zkp_sampler_counts(self._handle, c)
+        lib.zkp_sampler_counts(self.handle, c)
         return Counts(
-            c.samples, c.lost, c.throttled, c.foreign, c.kernel, c.no_entry, c.threads, c.events
+            samples=c.samples,
+            lost=c.lost,
+            throttled=c.throttled,
+            foreign=c.foreign,
+            kernel=c.kernel,
+            no_entry=c.no_entry,
+            complete=c.complete,
+            guessed=c.guessed,
+            unmapped=c.unmapped,
+            threads=c.threads,
+            events=c.events,
         )
 
 
@@ -232,6 +449,8 @@ def open_sampler(
     classifier: Classifier | None,
     *,
     start_ns: int | None = None,
+    follow: bool = False,
+    keep_moments: bool = False,
 ) -> tuple[Sampler, list[str]]:
     """Attach to `pid` as well as possible; also return what to tell the user.
 
@@ -245,12 +464,22 @@ def open_sampler(
     # clock, so none may be thrown away.
     jitter = classifier is not None
     try:
-        sampler = Sampler(pid, rate_hz, classifier=classifier, jitter=jitter, start_ns=start_ns)
+        sampler = Sampler(
+            pid,
+            rate_hz,
+            classifier=classifier,
+            jitter=jitter,
+            start_ns=start_ns,
+            follow=follow,
+            keep_moments=keep_moments,
+        )
     except PerfUnavailableError as error:
         if error.errno != errno.EMFILE:
             raise
     else:
-        return sampler, []
+        if _descriptors_left():
+            return sampler, []
+        sampler.close()
     try:
         sampler = Sampler(
             pid,
@@ -259,6 +488,8 @@ def open_sampler(
             scope=Scope.CPUS,
             jitter=jitter,
             start_ns=start_ns,
+            follow=follow,
+            keep_moments=keep_moments,
         )
     except PerfUnavailableError as error:
         raise PerfUnavailableError(errno.EMFILE, _explain(errno.EMFILE, kernel=True)) from error
@@ -268,6 +499,19 @@ def open_sampler(
         "keeping this one's samples; raise `ulimit -Hn` to sample it alone"
     )
     return sampler, [note]
+
+
+def _descriptors_left() -> bool:
+    """Whether enough descriptors are left for everything else."""
+    spare: list[int] = []
+    try:
+        spare += (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_SPARE))
+    except OSError:
+        return False
+    finally:
+        for fd in spare:
+            os.close(fd)
+    return True
 
 
 def raise_descriptor_limit() -> None:

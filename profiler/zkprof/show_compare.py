@@ -15,7 +15,7 @@ from .estimate import percent
 from .text import clean, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "zkprof-compare/1"
 
+_FEW = 4
 _STYLES = {"more": "bold red", "less": "bold green"}
-_SIGNS = {NOISE: "~", UNKNOWN: "?"}
+SIGNS = {NOISE: "~", UNKNOWN: "?"}
 
 
 def dump(found: Comparison) -> str:
@@ -64,7 +65,7 @@ def screen(found: Comparison) -> RenderableType:
     table.add_column("", width=4)
     for row in found.rows:
         word = row.word
-        table.add_row(row.name, *cells(row), Text(_SIGNS.get(word, word), _STYLES.get(word, "dim")))
+        table.add_row(row.name, *cells(row), Text(SIGNS.get(word, word), _STYLES.get(word, "dim")))
     lines = [Text(line) for line in notes(found)]
     return Group(_heading(found), Text(), table, Text(), *lines)
 
@@ -89,8 +90,16 @@ def value(row: Row, of: float) -> str:
     return f"{of:.2f} s" if row.unit == "s" else f"{of:,.0f}" if of >= 100 else f"{of:.2f}"
 
 
-def notes(found: Comparison) -> Iterator[str]:
-    """Yield what is to be said about a comparison as a whole, in sentences."""
+def notes(found: Comparison, signs: Mapping[str, str] = SIGNS) -> Iterator[str]:
+    """Yield what is to be said about a comparison as a whole, in sentences.
+
+    Parameters
+    ----------
+    found
+        The comparison.
+    signs
+        How words for what is not certain are written in its table.
+    """
     before, after = verdicts(found.before), verdicts(found.after)
     yield f"Verdict: {before}" + ("." if before == after else f" before, {after} after.")
     if said := found.said:
@@ -100,9 +109,14 @@ def notes(found: Comparison) -> Iterator[str]:
         yield f"{text}{percent(measured.mid)}."
     words = {row.word for row in found.rows}
     if NOISE in words:
-        yield "~ may be noise: no change lies within the interval."
+        yield f"{signs[NOISE]}: no change at all lies within the interval."
     if UNKNOWN in words:
-        yield "? one run says nothing about the next: give several reports a side (--to)."
+        yield (
+            f"{signs[UNKNOWN]}: one run says nothing about the next; "
+            "give several reports a side (--to)."
+        )
+    if found.whole_runs and 1 < min(len(found.before), len(found.after)) < _FEW:
+        yield f"Few runs give wide intervals: {_FEW} or more a side narrow them."
     if len(found.before) == 1 or len(found.after) == 1:
         yield "Intervals are from within one window a side; runs may differ by more."
     if not found.whole_runs:

@@ -17,6 +17,7 @@ import stat
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -61,7 +62,11 @@ _STRINGS = {
     "tcmalloc": re.compile(rb"TCMALLOC_[A-Z_]{8}"),
 }
 _MAX_FILES = 64
+# Of one file: a hostile one may be sparse, and name the same bytes many times.
 _MAX_SECTION = 256 << 20
+_MAX_SECTIONS = 4096
+_MAX_BYTES = 512 << 20
+_MAX_INTERPRETER = 4096
 _AT_SECURE = 23
 
 # Files that come with the system hold no allocator but libc's.
@@ -89,18 +94,20 @@ def inspect_elf(file: BinaryIO) -> Elf | None:
     try:
         elf = ELFFile(file)
         interpreter = ""
-        for segment in elf.iter_segments("PT_INTERP"):
-            interpreter = segment.data().rstrip(b"\0").decode()
+        for segment in islice(elf.iter_segments("PT_INTERP"), 1):
+            if segment["p_filesz"] <= _MAX_INTERPRETER:
+                interpreter = segment.data().rstrip(b"\0").decode()
         names, strings = [], []
         go = False
-        for section in elf.iter_sections():
+        left = _MAX_BYTES
+        for section in islice(elf.iter_sections(), _MAX_SECTIONS):
             go = go or section.name in (".go.buildinfo", ".gopclntab")
-            if section["sh_type"] == "SHT_NOBITS" or section["sh_size"] > _MAX_SECTION:
+            kept = {".strtab": names, ".dynstr": names, ".rodata": strings}.get(section.name)
+            if kept is None or section["sh_type"] == "SHT_NOBITS":
                 continue
-            if section.name in (".strtab", ".dynstr"):
-                names.append(section.data())
-            elif section.name == ".rodata":
-                strings.append(section.data())
+            if section["sh_size"] <= min(_MAX_SECTION, left):
+                left -= section["sh_size"]
+                kept.append(section.data())
     except Exception:  # noqa: BLE001  (whatever a library makes of a hostile file)
         return None
     allocator = _first_match(_SYMBOLS, names) or _first_match(_STRINGS, strings)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -51,19 +52,30 @@ def _cleaned(value: Any) -> Any:  # noqa: ANN401  (any value of the model)
     if isinstance(value, str):
         return clean(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changes = {}
-        for field in dataclasses.fields(value):
-            before = getattr(value, field.name)
-            after = _cleaned(before)
-            if after is not before:
-                changes[field.name] = after
-        return dataclasses.replace(value, **changes) if changes else value
+        before = {name: getattr(value, name) for name in _fields_with_text(type(value))}
+        after = {name: _cleaned(item) for name, item in before.items()}
+        same = all(after[name] is item for name, item in before.items())
+        return value if same else dataclasses.replace(value, **after)
     if isinstance(value, tuple):
         items = tuple(_cleaned(item) for item in value)
         same = all(a is b for a, b in zip(items, value, strict=True))
         return value if same else items
     if isinstance(value, dict):
-        pairs = {_cleaned(key): _cleaned(item) for key, item in value.items()}
-        same = all(pairs.get(key) is item for key, item in value.items())
-        return value if same else pairs
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
     return value
+
+
+@cache
+def _fields_with_text(kind: type) -> tuple[str, ...]:
+    """Return the fields that may hold strings: most of a measurement is numbers."""
+    hints = get_type_hints(kind)
+    return tuple(f.name for f in dataclasses.fields(kind) if _may_hold_text(hints[f.name]))
+
+
+@cache
+def _may_hold_text(kind: Any) -> bool:  # noqa: ANN401  (types are of many kinds)
+    if args := get_args(kind):
+        return any(_may_hold_text(arg) for arg in args)
+    if not isinstance(kind, type) or issubclass(kind, Enum):
+        return False
+    return kind is str or (dataclasses.is_dataclass(kind) and bool(_fields_with_text(kind)))

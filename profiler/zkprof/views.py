@@ -107,7 +107,8 @@ def _plain(*, header: bool = False) -> Table:
 
 
 def _bar(share: float, style: str) -> Text:
-    return Text("#" * max(round(share * _BAR), 1 if share >= 0.005 else 0), style=style)
+    length = max(round(min(share, 1.0) * _BAR), 1 if share >= 0.005 else 0)
+    return Text("#" * length, style=style)
 
 
 def _and_more(table: Table, n: int) -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .model import Bin, Kind, MemoryPoint, Share, ThreadTime, Tier
-    from .procfs import Process
+    from collections.abc import Sequence
+
+    from .model import Bin, Frame, Kind, MemoryPoint, PythonJoin, Share, StackTime, ThreadTime, Tier
+    from .procfs import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,9 @@ class Findings:
     ns_per_fault: float
     overhead: float
     notes: tuple[str, ...]
+    frames: tuple[Frame, ...] = ()
+    stacks: tuple[StackTime, ...] = ()
+    python: PythonJoin | None = None
 
 
 class Window(Protocol):
@@ -40,28 +45,20 @@ class Window(Protocol):
     def wait(self, timeout_s: float) -> None:
         """Let up to `timeout_s` pass, gathering what cannot wait."""
 
+    def look(self, mappings: Sequence[Mapping]) -> None:
+        """Take note of what the target has mapped, now and again later."""
+
     def update(self) -> None:
         """Gather all that there is by now."""
+
+    def pids(self) -> list[int]:
+        """Return the processes that samples came from, as far as is known."""
 
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known, between two readings of the target's counters."""
 
+    def finish(self) -> None:
+        """Gather what can be had at the end of the window only."""
+
     def close(self) -> None:
         """Detach from the target; a second call does nothing."""
-
-
-class ThreadNames:
-    """Names of threads, asked for while the threads live."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._names: dict[int, str] = {}
-
-    def note(self, tid: int) -> None:
-        """Look up a thread's name unless it is known."""
-        if not self._names.get(tid):
-            self._names[tid] = self._process.thread_name(tid)
-
-    def of(self, tid: int) -> str:
-        """Return the name, "" if the thread ended before it was asked for."""
-        return self._names.get(tid, "")

@@ -20,7 +20,7 @@ Count = Callable[..., int]
 SINGLE = [
     *("fill-8M", "fill-32M", "fill-128M", "burst", "fri"),
     *(f"msm-{percent}-{how}" for percent in (1, 5, 30, 100) for how in ("random", "repeat")),
-    *("calloc-fill", "realloc-doubling", "shifting", "replacing"),
+    *("calloc-fill", "realloc-doubling", "realloc-two", "shifting", "replacing"),
     *("rows-32", "rows-128", "rows-256"),
     *("pair-1Mi", "pair-256Ki", "pair-64Ki", "pair-60Ki", "pair-8Ki", "pair-1Ki", "pair-64"),
     "small-mixed",
@@ -35,6 +35,7 @@ CALLS = {
     "msm-5-random": 32,
     "calloc-fill": 8,
     "realloc-doubling": 12,
+    "realloc-two": 22,
     "shifting": 16,
     "replacing": 16,
     "rows-32": 0,  # its columns are taken before the first round

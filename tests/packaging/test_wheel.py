@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # second cache in some process, so additions are made here by hand.
 ZK_NALLOC = {
     "__init__.py",
+    "_arrays.py",
     "_buffer.py",
     "_config.py",
     "_control.py",
@@ -33,6 +34,8 @@ ZK_NALLOC = {
     "_memory.pyi",
     "_native.abi3.so",
     "_native.pyi",
+    "_numpy.abi3.so",
+    "_numpy.pyi",
     "_preload.py",
     "_record.py",
     "_stats.py",
@@ -49,6 +52,7 @@ ZK_NALLOC = {
     "lib/libzknalloc_preload.so",
     "lib/libzknalloc_record.so",
     "lib/pkgconfig/zknalloc.pc",
+    "numpy.py",
     "py.typed",
 }
 
@@ -84,11 +88,23 @@ def test_file_list(unpacked: Path) -> None:
     files = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
     assert files == ZK_NALLOC
     tops = {path.name for path in unpacked.iterdir()}
-    assert tops == {"zk_nalloc", "zkprof", f"zk_nalloc-{zk_nalloc.version}.dist-info"}
+    name = f"zk_nalloc-{zk_nalloc.version}"
+    assert tops == {"zk_nalloc", "zkprof", f"{name}.data", f"{name}.dist-info"}
+    data = unpacked / f"{name}.data" / "data"
+    files = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
+    assert files == {"share/man/man1/zkprof.1"}
 
 
 def test_zkprof_is_complete(wheel: Path, unpacked: Path) -> None:
-    for file in ("cli.py", "py.typed", "_native.abi3.so"):
+    for file in (
+        "cli.py",
+        "py.typed",
+        "_native.abi3.so",
+        "data/zkprof-1.schema.json",
+        "data/report.html",
+        "data/page.css",
+        "data/flame.js",
+    ):
         assert (unpacked / "zkprof" / file).is_file()
     demo = "zkprof/bin/zkprof-demo-prover"
     assert is_elf(unpacked / demo)
@@ -113,14 +129,16 @@ def test_one_file_has_the_soname_and_the_cache(unpacked: Path) -> None:
 
 def test_libraries_find_each_other(unpacked: Path) -> None:
     native = dynamic(unpacked / "zk_nalloc/_native.abi3.so")
+    numpy = dynamic(unpacked / "zk_nalloc/_numpy.abi3.so")
     preload = dynamic(unpacked / "zk_nalloc/lib/libzknalloc_preload.so")
     library = dynamic(unpacked / "zk_nalloc/lib/libzknalloc.so.0")
     assert "libzknalloc.so.0" in native["needed"]
+    assert "libzknalloc.so.0" in numpy["needed"]
     assert "libzknalloc.so.0" in preload["needed"]
-    assert native["runpath"] == ["$ORIGIN/lib"]
+    assert native["runpath"] == numpy["runpath"] == ["$ORIGIN/lib"]
     assert preload["runpath"] == ["$ORIGIN"]
     assert "runpath" not in library
-    assert not [found for found in (native, preload, library) if "rpath" in found]
+    assert not [found for found in (native, numpy, preload, library) if "rpath" in found]
 
 
 def test_no_build_path_is_left(unpacked: Path, root: Path, dist: Path) -> None:

@@ -193,7 +193,8 @@ def test_zkprof_is_pointed_at_the_proving_process(
     monkeypatch.setattr(profile, "command", lambda: str(zkprof))
     installed = Installed((sys.executable, str(script)))
     workload = Workload(PROVERS["groth16"], installed, 8, 1, tmp_path)
-    found = profile.profile(workload, {}, seconds=10.0, proof_s=2.0)
+    run, found = profile.profile(workload, "glibc", 4, {}, seconds=10.0)
+    assert len(run.proofs) == 4, "it is one of the runs that are compared"
     assert found["exit_code"] == 0
     assert found["screen"] == "not allocation-bound\n"
     assert found["report"]["seconds"] == 10.0
@@ -218,3 +219,54 @@ def test_csv_has_one_line_for_each_proof(tmp_path: Path) -> None:
     assert len(lines) == 7
     assert lines[0].startswith("prover,size,threads,allocator,run,number,wall_s")
     assert lines[6].startswith("groth16,8,1,glibc,1,2,2.0")
+
+
+def test_predictions_are_held_against_what_happened() -> None:
+    from benches.provers import profile
+    from benches.provers.report import summarise
+    from benches.provers.runner import Proof, Run
+
+    def run(allocator: str, cpu: float) -> Run:
+        proofs = tuple(Proof(i, cpu, cpu, 0.0, 1, True, 1) for i in range(3))
+        return Run("groth16", 8, 1, allocator, "", 0.0, proofs, None)
+
+    def said(low: float, high: float) -> dict[str, object]:
+        saving = {"low": low, "mid": (low + high) / 2, "high": high}
+        estimate = {"verdict": "v", "saving_cpu": saving, "saving_wall": saving}
+        return {"report": {"estimate": estimate}}
+
+    (ours,) = summarise([run("zknalloc", 3.0)])
+    hit = profile.compare(run("glibc", 4.0), said(0.15, 0.21), ours)
+    assert hit.cpu_happened == 0.25
+    assert hit.holds, "within five points"
+    miss = profile.compare(run("glibc", 4.0), said(0.10, 0.19), ours)
+    assert not miss.holds
+    lines = profile.table([hit, miss]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "MISS" not in lines[-2]
+    assert lines[-1].endswith("MISS")
+
+
+def test_all_files_are_written(tmp_path: Path) -> None:
+    from benches.provers import plots, report
+    from benches.provers.runner import Proof, Run
+
+    pytest.importorskip("matplotlib")
+    runs = [
+        Run(
+            "groth16",
+            8,
+            1,
+            name,
+            "",
+            0.0,
+            tuple(Proof(i, 1, 1, 0, 1, True, 9) for i in (0, 1)),
+            None,
+        )
+        for name in ("glibc", "zknalloc")
+    ]
+    rows = report.summarise(runs)
+    written = plots.draw(rows, tmp_path)
+    assert [path.suffix for path in written] == [".svg", ".png"]
+    assert all(path.stat().st_size > 1000 for path in written)
+    assert plots.draw(rows[1:], tmp_path) == [], "nothing to compare with"

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Run other projects' test suites with and without the preload library.
+"""Run other projects' test suites with and without the library.
 
 ::
 
-    python tests/suites/compare.py            # CPython's and NumPy's
+    python tests/suites/compare.py            # CPython's, and NumPy's twice
     python tests/suites/compare.py cpython --python python3.13
+
+`cpython` and `numpy` run under the preload library, `numpy-install` under
+`zk_nalloc.numpy.install()`; where meson and a compiler are installed, NumPy's
+tests of other allocators run too.
 
 Every test must end as it does without the library. A test whose outcome
 differs is run again, alone, three times on each side, since tests of threads
@@ -38,6 +42,21 @@ CPYTHON = (
     "test_multiprocessing_fork",
 )
 RETRIES = 3
+SUITES = {"cpython": "test.libregrtest", "numpy": "numpy", "numpy-install": "numpy"}
+"""What each suite needs to be importable."""
+
+# A plugin, so that pytest imports it before any test, in the process that runs them.
+PLUGIN = """\
+import numpy
+import zk_nalloc.numpy
+
+zk_nalloc.numpy.install()
+
+
+def pytest_sessionfinish(session):
+    stats = zk_nalloc.stats()
+    assert zk_nalloc.numpy.installed() and stats.hits + stats.misses > 0
+"""
 
 Outcomes = Mapping[str, str]
 """Name of a test to "passed", "skipped", "failed" or "error"."""
@@ -50,7 +69,7 @@ class Suite:
     name: str
     python: str
 
-    def command(self, selection: Sequence[str], report: Path) -> list[str]:
+    def command(self, selection: Sequence[str], report: Path, *, plugin: bool) -> list[str]:
         """Return the command that runs `selection`, everything for none."""
         if self.name == "cpython":
             match = [arg for test in selection for arg in ("-m", test)]
@@ -58,6 +77,8 @@ class Suite:
             return [self.python, "-m", "test", "--junit-xml", str(report), *match, *names]
         match = ["-k", " or ".join(sorted(set(selection)))] if selection else []
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", f"--junitxml={report}"]
+        if plugin:
+            options += ["-p", "installing"]
         return [self.python, "-m", "pytest", "--pyargs", "numpy", *options, *match]
 
 
@@ -77,15 +98,19 @@ def outcomes(report: Path) -> Outcomes:
     return found
 
 
-def run(suite: Suite, *, preload: bool, selection: Sequence[str] = ()) -> Outcomes:
+def run(suite: Suite, *, library: bool, selection: Sequence[str] = ()) -> Outcomes:
     """Run the suite, or the tests of `selection`, and return how each ended."""
     environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    if preload:
+    plugin = library and suite.name == "numpy-install"
+    if library and not plugin:
         environment["LD_PRELOAD"] = str(preload_path())
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
+        if plugin:
+            (Path(folder) / "installing.py").write_text(PLUGIN)
+            environment["PYTHONPATH"] = folder
         done = subprocess.run(
-            suite.command(selection, report),
+            suite.command(selection, report, plugin=plugin),
             env=environment,
             cwd=folder,
             check=False,
@@ -98,11 +123,11 @@ def run(suite: Suite, *, preload: bool, selection: Sequence[str] = ()) -> Outcom
 
 
 def differences(suite: Suite) -> list[str]:
-    """Return a line for each test that ends otherwise under the preload library."""
+    """Return a line for each test that ends otherwise with the library."""
     print(f"{suite.name}: without the library", flush=True)
-    plain = run(suite, preload=False)
+    plain = run(suite, library=False)
     print(f"{suite.name}: {len(plain)} tests; with the library", flush=True)
-    ours = run(suite, preload=True)
+    ours = run(suite, library=True)
     suspects = [name for name in plain.keys() | ours.keys() if plain.get(name) != ours.get(name)]
     found = []
     for name in sorted(suspects):
@@ -110,9 +135,9 @@ def differences(suite: Suite) -> list[str]:
         seen: dict[bool, set[str]] = {False: {plain.get(name, "not run")}, True: set()}
         seen[True].add(ours.get(name, "not run"))
         for _ in range(RETRIES):
-            for preload in (False, True):
-                again = run(suite, preload=preload, selection=[short])
-                seen[preload].add(again.get(name, "not run"))
+            for library in (False, True):
+                again = run(suite, library=library, selection=[short])
+                seen[library].add(again.get(name, "not run"))
         if not seen[False] & seen[True]:
             found.append(f"{name}: {seen[False]} without, {seen[True]} with")
     counts = {kind: sum(v == kind for v in ours.values()) for kind in set(ours.values())}
@@ -123,12 +148,14 @@ def differences(suite: Suite) -> list[str]:
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help="cpython, numpy (default: both)")
+    parser.add_argument(
+        "suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (default: all)"
+    )
     parser.add_argument("--python", default=sys.executable, help="the Python that has the suite")
     options = parser.parse_args()
     found = []
-    for name in options.suites or ("cpython", "numpy"):
-        needed = {"cpython": "test.libregrtest", "numpy": "numpy"}.get(name)
+    for name in options.suites or SUITES:
+        needed = SUITES.get(name)
         if needed is None or not exists(options.python, needed):
             parser.error(f"{name}: no such suite, or {options.python} has it not ({needed})")
         found += differences(Suite(name, options.python))

@@ -126,11 +126,49 @@ def test_file_faults_are_told_apart_by_kernel_stacks(
     assert sum(sum(b.mm_s.values()) for b in m.bins) < 0.1 * m.cpu_s
 
 
+def test_file_faults_are_told_apart_by_samples_of_faults(
+    compiled: Callable[..., Path], run: Callable[..., Any], big_file: Path
+) -> None:
+    if reason := possible(Tier.USER):
+        pytest.skip(reason)
+    with run(compiled("workload"), "file", big_file) as target:
+        m = measure_cpu(target.pid, 1.5, Tier.USER)
+    check_consistency(m)
+    assert share(m, Kind.FAULT_FILE) > 0.05
+    assert share(m, Kind.FAULT_ANON) < 0.02
+    assert sum(sum(b.mm_s.values()) for b in m.bins) < 0.1 * m.cpu_s
+
+
+@pytest.mark.parametrize("tier", [Tier.KERNEL, Tier.USER], ids=str)
+def test_stacks_say_where_the_faults_are(
+    compiled: Callable[..., Path], run: Callable[..., Any], tier: Tier
+) -> None:
+    if reason := possible(tier):
+        pytest.skip(reason)
+    with run(compiled("workload"), "mixed") as target:
+        m = measure_cpu(target.pid, 1.0, tier)
+    for kind, function in ((Kind.FAULT_ANON, "touch"), (Kind.USER, "compute")):
+        stacks = [stack for stack in m.stacks if stack.kind is kind]
+        seconds = sum(stack.seconds for stack in stacks)
+        assert seconds == pytest.approx(m.classes[kind].seconds, rel=0.01)
+        there = sum(
+            stack.seconds
+            for stack in stacks
+            if any(m.frames[i].name == function for i in stack.frames)
+        )
+        assert there > 0.8 * seconds
+    for stack in m.stacks:
+        assert m.frames[stack.frames[0]].name == "_start"
+    if tier is Tier.KERNEL:
+        assert sum(stack.seconds for stack in m.stacks) == pytest.approx(m.cpu_s, rel=0.01)
+        assert sum(stack.samples for stack in m.stacks) <= m.method.samples
+
+
 def test_growth_shows_in_the_memory_series(
     compiled: Callable[..., Path], run: Callable[..., Any], tier: Tier
 ) -> None:
     with run(compiled("workload"), "grow") as target:
-        m = measure(target.pid, 1.5, RATE, tier=tier)
+        m = measure_cpu(target.pid, 0.6, tier)
     check_consistency(m)
     first, last = m.memory[0], m.memory[-1]
     grown = last.hwm - first.hwm

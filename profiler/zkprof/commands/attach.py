@@ -34,5 +34,13 @@ def attach(args: argparse.Namespace) -> int:
     """Measure a process and report."""
     with outputs.Outputs(args) as output:
         title = f"measuring process {args.pid} for {args.duration:g} s (Ctrl-C ends it earlier)"
-        m = watch(args.pid, args.duration, args.rate, out=output.screen, title=title)
+        m = watch(
+            args.pid,
+            args.duration,
+            args.rate,
+            out=output.screen,
+            title=title,
+            children=args.children,
+            python=args.python,
+        )
         return output.write(Report.of(m))

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise ZkprofError("what is to be run? zkprof run [-d SECONDS] -- CMD [ARG ...]")
     if args.ab:
         return _compare(args, command)
-    gate = False
+    failed = Exit.OK
     # Standard output is the command's; the report goes to stderr.
     with outputs.Outputs(args, to=sys.stderr) as output, Child(command, held=True) as child:
         try:
@@ -69,14 +69,19 @@ def run(args: argparse.Namespace) -> int:
                 args.rate,
                 out=None,
                 title="",
+                children=args.children,
+                python=args.python,
                 on_open=child.release,
             )
-            gate = output.write(Report.of(m, command)) is Exit.GATE
+            if output.write(Report.of(m, command)) is Exit.GATE:
+                failed = Exit.GATE
         except ZkprofError as error:
             sys.stderr.write(f"zkprof: {clean(str(error))}\n")
+            # A condition that nothing was measured for is not one that held.
+            failed = error.exit_code if args.fail_on else Exit.OK
         child.release()
         code = child.wait()
-    return Exit.GATE if gate else code
+    return failed or code
 
 
 def _compare(args: argparse.Namespace, command: list[str]) -> int:

@@ -27,7 +27,7 @@ function html(name, className = "", text = undefined) {
 
 function bytes(n) {
   for (const [unit, name] of [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]])
-    if (n >= unit) return `${(n / unit).toFixed(1)} ${name}`;
+    if (n >= unit) return `${(n / unit).toFixed(n < 100 * unit ? 1 : 0)} ${name}`;
   return `${n} B`;
 }
 
@@ -201,8 +201,8 @@ function drawStrip(box) {
         const [cpu, managed] = [strip.cpu[r][i], strip.mm[r][i]];
         if (!cpu) continue;
         // A column's height is the time used; its lower, warm part is memory management.
-        const high = Math.max(1, ((row - 3) * cpu) / 100);
-        const warm = Math.min(high, ((row - 3) * managed) / 100);
+        const high = Math.max(1, ((row - 3) * cpu) / strip.full);
+        const warm = Math.min(high, ((row - 3) * managed) / strip.full);
         const place = { x: label + i * cell, width: cell + 0.4 };
         parts.push(node("rect", { ...place, y: (r + 1) * row - 2 - high, height: high - warm, class: "g-user" }));
         if (warm > 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.zkprof.advising.conftest import library, measurement
 from zkprof.model import (
     Bin,
     Context,
@@ -27,6 +28,8 @@ from zkprof.model import (
     Traffic,
 )
 from zkprof.report import Report
+
+__all__ = ["library", "measurement"]
 
 GB = 10**9
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -48,7 +51,7 @@ _STACKS: tuple[tuple[str, Kind, float], ...] = (
 )
 
 
-def library() -> LibraryCounters:
+def doing_well() -> LibraryCounters:
     """Counters of a library that is doing well."""
     hits = tuple(900 - 30 * i if i < 12 else 0 for i in range(24))
     misses = tuple(20 + i if i < 12 else 0 for i in range(24))
@@ -165,7 +168,7 @@ def hostile() -> Measurement:
 
 @pytest.fixture
 def full() -> Report:
-    return Report.of(everything(library=library()))
+    return Report.of(everything(library=doing_well()))
 
 
 @pytest.fixture

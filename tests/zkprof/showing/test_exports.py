@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import tarfile
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import pytest
 
 from zkprof.exports import NoStacksError, collapsed, speedscope
@@ -16,6 +20,7 @@ from zkprof.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def follows_the_format(data: dict[str, Any]) -> None:
@@ -92,3 +97,20 @@ def test_without_stacks(made: Callable[..., Any]) -> None:
     for export in (speedscope, collapsed):
         with pytest.raises(NoStacksError, match="no stacks to export"):
             export(report)
+
+
+@pytest.mark.outside
+def test_speedscopes_own_schema(full: Report, evil: Report, tmp_path: Path) -> None:
+    """Validate against the schema that speedscope itself ships."""
+    npm = shutil.which("npm")
+    if not npm:
+        pytest.skip("npm is not installed")
+    subprocess.run([npm, "pack", "--silent", "speedscope"], cwd=tmp_path, check=True)
+    (archive,) = tmp_path.glob("speedscope-*.tgz")
+    with tarfile.open(archive) as tar:
+        (name,) = (n for n in tar.getnames() if n.endswith("file-format-schema.json"))
+        member = tar.extractfile(name)
+        assert member
+        schema = json.load(member)
+    for report in (full, evil):
+        jsonschema.validate(json.loads(speedscope(report)), schema)

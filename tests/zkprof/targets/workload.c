@@ -18,6 +18,11 @@
  *   grow          touch new pages and keep them
  *   read          let read() fill fresh pages from /dev/zero
  *   threads N     start N threads of "faults" after a moment; the first waits
+ *   churn         threads that live for some milliseconds, one after another
+ *   children N    N child processes of "faults" after a moment; the first waits
+ *   workers       child processes of 64 MiB, one after another
+ *   lock          two threads that map and unmap, and so wait for each other
+ *   requests      exactly 100 times: map 1 MiB, advise half, unmap; then wait
  *   short         "faults" for a second and a half, then end
  */
 #include <fcntl.h>
@@ -197,6 +202,78 @@ static void threads(int n)
         pthread_join(ids[i], NULL);
 }
 
+static void *brief(void *unused)
+{
+    (void)unused;
+    pthread_setname_np(pthread_self(), "brief");
+    faults();
+    return NULL;
+}
+
+static void churn(void)
+{
+    pthread_t id;
+    if (pthread_create(&id, NULL, brief, NULL) == 0)
+        pthread_join(id, NULL);
+}
+
+/* The children end when we do: they have another parent then. */
+static void children(int n)
+{
+    pid_t own = getpid();
+    usleep(500000);
+    for (int i = 0; i < n; i++)
+        if (fork() == 0)
+            while (getppid() == own)
+                faults();
+    while (!stopping)
+        pause();
+}
+
+static void workers(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        for (int i = 0; i < 4; i++)
+            touch(map(MAP_ANONYMOUS, -1));
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+}
+
+static void *mapper(void *unused)
+{
+    (void)unused;
+    while (!stopping) {
+        char *p = map(MAP_ANONYMOUS | MAP_POPULATE, -1);
+        munmap(p, LEN);
+    }
+    return NULL;
+}
+
+static void lock(void)
+{
+    pthread_t id;
+    if (pthread_create(&id, NULL, mapper, NULL))
+        exit(1);
+    mapper(NULL);
+    pthread_join(id, NULL);
+}
+
+static void requests(void)
+{
+    size_t len = (size_t)1 << 20;
+    usleep(500000);
+    for (int i = 0; i < 100; i++) {
+        char *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        madvise(p, len / 2, MADV_DONTNEED);
+        munmap(p, len);
+    }
+    while (!stopping)
+        pause();
+}
+
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "";
@@ -231,6 +308,16 @@ int main(int argc, char **argv)
             read_zero();
         else if (strcmp(mode, "threads") == 0)
             threads(atoi(argument));
+        else if (strcmp(mode, "churn") == 0)
+            churn();
+        else if (strcmp(mode, "children") == 0)
+            children(atoi(argument));
+        else if (strcmp(mode, "workers") == 0)
+            workers();
+        else if (strcmp(mode, "lock") == 0)
+            lock();
+        else if (strcmp(mode, "requests") == 0)
+            requests();
         else
             return 2;
     }

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * ZK_NALLOC_DEBUG catches each misuse where it happens, and leaves correct
+ * programs alone; ZK_NALLOC_WIPE leaves nothing of a freed region in memory.
+ * Each case runs in a process of its own, started afresh.
+ */
+#include <signal.h>
+#include <sys/mman.h>
+
+#include "heap.h"
+#include "testing.h"
+#include "tiling.h"
+
+#define MIB ((size_t)1 << 20)
+
+/* Hidden from the compiler, which knows what free means. */
+static void *volatile stale;
+
+static void correct(void)
+{
+    char *ptrs[32] = {NULL};
+    uint64_t seed = 3;
+    for (int i = 0; i < 2000; i++) {
+        size_t n = random_next(&seed) % 32;
+        size_t size = ZKN_THRESHOLD + random_next(&seed) % MIB;
+        if (ptrs[n] == NULL) {
+            size_t align = (size_t)1 << random_next(&seed) % 16;
+            ptrs[n] = i % 3 == 0 ? zkn_aligned_alloc(align, size)
+                                 : zkn_calloc(1, size);
+            CHECK((uintptr_t)ptrs[n] % (i % 3 == 0 ? align : 64), ==, 0);
+            if (i % 3 != 0)
+                CHECK_TRUE(is_zero(ptrs[n], size));
+            memset(ptrs[n], (int)n, zkn_usable_size(ptrs[n]));
+        } else if (i % 5 == 0) {
+            ptrs[n] = zkn_realloc(ptrs[n], size);
+            CHECK(ptrs[n][0], ==, n);
+            CHECK(ptrs[n][ZKN_THRESHOLD - 1], ==, n);
+        } else {
+            CHECK(ptrs[n][0], ==, n);
+            zkn_free(ptrs[n]);
+            ptrs[n] = NULL;
+        }
+    }
+    for (int n = 0; n < 32; n++)
+        zkn_free(ptrs[n]);
+    CHECK(stats_now().regions_now, ==, 0);
+    CHECK(stats_now().hits + stats_now().misses, ==, stats_now().frees);
+}
+
+static void write_after_free(void)
+{
+    char *other = zkn_alloc(MIB);
+    stale = zkn_alloc(MIB);
+    zkn_free(stale);
+    ((char *)stale)[5000] = 1;
+    zkn_free(zkn_alloc(MIB));
+    zkn_free(other);
+}
+
+static void read_after_free(void)
+{
+    stale = zkn_alloc(MIB);
+    zkn_free(stale);
+    exit(((volatile char *)stale)[5000]);
+}
+
+static void run_over(void)
+{
+    char *ptr = zkn_alloc(MIB + 100);
+    memset(ptr, 1, MIB + 100);
+    stale = ptr;
+    ((volatile char *)stale)[MIB + 128] = 1;
+}
+
+static void run_over_after_realloc(void)
+{
+    char *ptr = zkn_realloc(zkn_alloc(3 * MIB), MIB + 64);
+    stale = ptr;
+    ((volatile char *)stale)[MIB + 64] = 1;
+}
+
+static void freed_twice(void)
+{
+    stale = zkn_alloc(MIB);
+    zkn_free(stale);
+    zkn_free(stale);
+}
+
+/* ---------------------------------------------------------------------- wipe
+ */
+
+#define SECRET "the key of another tenant"
+
+/* Whether any free page holds what was written. */
+static bool found_secret(void)
+{
+    for (uint32_t page = 0; page < heap.top;) {
+        struct region *region = region_at(page);
+        enum region_state state = state_of(region);
+        if (state != REGION_LIVE && state != REGION_BARE &&
+            memmem(page_address(page), region->pages << heap.page_shift, SECRET,
+                   sizeof SECRET) != NULL)
+            return true;
+        page += region->pages;
+    }
+    return false;
+}
+
+static void scatter(char *ptr, size_t size)
+{
+    CHECK_TRUE(ptr != NULL);
+    for (size_t at = 0; at + sizeof SECRET <= size; at += 8191)
+        memcpy(ptr + at, SECRET, sizeof SECRET);
+}
+
+static void scatter_and_free(void)
+{
+    for (size_t size = ZKN_THRESHOLD; size < 64 * MIB; size += size / 2) {
+        for (int kind = 0; kind < 4; kind++) {
+            char *ptr = kind == 0 ? zkn_calloc(1, size) : zkn_alloc(size);
+            scatter(ptr, size);
+            if (kind == 2)
+                ptr = zkn_realloc(ptr, max_size(size / 3, ZKN_THRESHOLD));
+            if (kind == 3) {
+                ptr = zkn_realloc(ptr, 2 * size); /* often elsewhere */
+                scatter(ptr, 2 * size);
+            }
+            zkn_free(ptr);
+        }
+    }
+}
+
+static void wiped(void)
+{
+    scatter_and_free();
+    CHECK(found_secret(), ==, 0);
+    /* Locked memory cannot be given back: it must be cleared all the same. */
+    char *locked = zkn_alloc(4 * MIB);
+    scatter(locked, 4 * MIB);
+    (void)mlock(locked, MIB);
+    zkn_free(locked);
+    CHECK(found_secret(), ==, 0);
+}
+
+/* The test itself would find it. */
+static void not_wiped(void)
+{
+    scatter_and_free();
+    CHECK(found_secret(), ==, 1);
+}
+
+/* ---------------------------------------------------------------------- main
+ */
+
+static const struct {
+    const char *name;
+    void (*body)(void);
+    const char *mode, *wipe;
+    int signal;        /* that ends it, or 0 */
+    const char *words; /* on stderr */
+} cases[] = {
+    {"poison, correct program", correct, "poison", "0", 0, NULL},
+    {"unmap, correct program", correct, "unmap", "0", 0, NULL},
+    {"guard, correct program", correct, "guard", "0", 0, NULL},
+    {"guard and wipe", correct, "guard", "1", 0, NULL},
+    {"poison, write after free", write_after_free, "poison", "0", SIGABRT,
+     "written after it was freed"},
+    {"unmap, write after free", write_after_free, "unmap", "0", SIGSEGV, NULL},
+    {"unmap, read after free", read_after_free, "unmap", "0", SIGSEGV, NULL},
+    {"guard, overflow", run_over, "guard", "0", SIGSEGV, NULL},
+    {"guard, realloc", run_over_after_realloc, "guard", "0", SIGSEGV, NULL},
+    {"poison, double free", freed_twice, "poison", "0", SIGABRT, "freed twice"},
+    {"unmap, double free", freed_twice, "unmap", "0", SIGABRT, "freed twice"},
+    {"guard, double free", freed_twice, "guard", "0", SIGABRT, "freed twice"},
+    {"wipe", wiped, "off", "1", 0, NULL},
+    {"no wipe", not_wiped, "off", "0", 0, NULL},
+};
+
+#define CASES (sizeof cases / sizeof cases[0])
+
+static size_t current;
+
+static void start_case(void)
+{
+    char number[8];
+    snprintf(number, sizeof number, "%zu", current);
+    setenv("ZK_NALLOC_DEBUG", cases[current].mode, 1);
+    setenv("ZK_NALLOC_WIPE", cases[current].wipe, 1);
+    char *const arguments[] = {"test_debug", number, NULL};
+    execv("/proc/self/exe", arguments);
+    _exit(99);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        /* The sanitizers' handlers would turn a signal into an exit. */
+        signal(SIGSEGV, SIG_DFL);
+        cases[atoi(argv[1])].body();
+        return 0;
+    }
+    for (current = 0; current < CASES; current++) {
+        char text[1024];
+        int status = run_child(start_case, text, sizeof text);
+        printf("%s: status %d, stderr: %s\n", cases[current].name, status,
+               text);
+        fflush(stdout);
+        CHECK(WIFSIGNALED(status) ? WTERMSIG(status) : 0, ==,
+              cases[current].signal);
+        if (cases[current].signal == 0)
+            CHECK(status, ==, 0);
+        if (cases[current].words == NULL)
+            CHECK(strlen(text), ==, 0);
+        else
+            CHECK_TRUE(strstr(text, cases[current].words) != NULL);
+    }
+    return 0;
+}

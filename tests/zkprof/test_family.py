@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""All threads however brief, and child processes where they are wanted."""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from zkprof.classify import Classifier, NoKernelSymbolsError
+from zkprof.measure import measure
+from zkprof.model import Kind, Measurement, Tier
+from zkprof.procfs import Children, Family, Process
+from zkprof.sampler import PerfUnavailableError, Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RATE = 997.0
+
+
+def possible(tier: Tier) -> str | None:
+    try:
+        if tier is Tier.KERNEL:
+            Sampler(os.getpid(), classifier=Classifier()).close()
+        elif tier is Tier.USER:
+            Sampler(os.getpid()).close()
+    except (PerfUnavailableError, NoKernelSymbolsError) as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(params=list(Tier), ids=str)
+def tier(request: pytest.FixtureRequest) -> Tier:
+    tier = Tier(request.param)
+    if reason := possible(tier):
+        pytest.skip(reason)
+    return tier
+
+
+def test_children_started_after_attaching(
+    compiled: Callable[..., Path], run: Callable[..., Any], tier: Tier
+) -> None:
+    with run(compiled("workload"), "children", "2") as target:
+        m = measure(target.pid, 2.5, RATE, tier=tier, children=True)
+    assert m.pids[0] == target.pid
+    assert len(m.pids) == 3
+    assert m.cpu_s > 0.3
+    assert {thread.tid for thread in m.threads if thread.cpu_s > 0.05} == set(m.pids[1:])
+    in_threads = sum(thread.cpu_s for thread in m.threads)
+    assert in_threads == pytest.approx(m.cpu_s, rel=0.15, abs=0.06)
+    assert m.classes[Kind.FAULT_ANON].seconds > 0.4 * m.cpu_s
+    assert m.memory[-1].rss > m.memory[0].rss
+
+
+def test_children_that_are_there_already(
+    compiled: Callable[..., Path], run: Callable[..., Any], tier: Tier
+) -> None:
+    with run(compiled("workload"), "children", "2") as target:
+        time.sleep(1.0)
+        m = measure(target.pid, 1.5, RATE, tier=tier, children=True)
+    assert len(m.pids) == 3
+    assert m.cpu_s > 0.2
+    assert m.classes[Kind.FAULT_ANON].seconds > 0.4 * m.cpu_s
+    if tier is Tier.KERNEL:
+        # Twice as many would mean that children are sampled twice.
+        assert 0.6 * RATE * m.cpu_s < m.method.samples < 1.3 * RATE * m.cpu_s
+
+
+def test_children_are_left_out_unless_wanted(
+    compiled: Callable[..., Path], run: Callable[..., Any], tier: Tier
+) -> None:
+    with run(compiled("workload"), "children", "2") as target:
+        time.sleep(1.0)
+        m = measure(target.pid, 1.0, RATE, tier=tier)
+    assert m.pids == ()
+    assert m.cpu_s < 0.1
+
+
+def test_brief_children_count_in_full(
+    compiled: Callable[..., Path], run: Callable[..., Any], tier: Tier
+) -> None:
+    """Their times are in their parent's when they are gone; their memory is all growth."""
+    ticks: list[tuple[Measurement, Children]] = []
+    with run(compiled("workload"), "workers") as target, Process(target.pid) as process:
+
+        def on_tick(m: Measurement) -> None:
+            ticks.append((m, process.stat().children))
+
+        m = measure(target.pid, 2.5, RATE, on_tick, tier=tier, children=True)
+    first, last = ticks[0], ticks[-1]
+    truth = last[1].utime_s + last[1].stime_s - first[1].utime_s - first[1].stime_s
+    assert last[0].cpu_s - first[0].cpu_s == pytest.approx(truth, rel=0.3, abs=0.3)
+    faults = m.memory[-1].minor_faults - m.memory[0].minor_faults
+    assert faults > 16384
+    grown = m.memory[-1].hwm - m.memory[0].hwm
+    assert grown > 0.4 * faults * 4096
+
+
+def test_threads_too_brief_to_be_asked_have_names(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    if reason := possible(Tier.KERNEL):
+        pytest.skip(reason)
+    with run(compiled("workload"), "churn") as target:
+        m = measure(target.pid, 2.0, RATE, tier=Tier.KERNEL)
+    brief = [thread for thread in m.threads if thread.tid != target.pid]
+    assert len(brief) > 10
+    named = sum(thread.cpu_s for thread in brief if thread.comm == "brief")
+    assert named > 0.9 * sum(thread.cpu_s for thread in brief)
+
+
+def test_a_family_never_runs_backwards(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    with run(compiled("workload"), "workers") as target, Process(target.pid) as process:
+        family = Family(process, follow=True)
+        points = []
+        for _ in range(100):
+            family.look()
+            points.append(family.point()[0])
+            time.sleep(0.01)
+        family.close()
+    for earlier, later in pairwise(points):
+        assert earlier.utime_s <= later.utime_s
+        assert earlier.stime_s <= later.stime_s
+        assert earlier.minor_faults <= later.minor_faults
+        assert earlier.hwm <= later.hwm
+    assert len(family.pids) > 3
