@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING
 from zk_nalloc import stats
 from zk_nalloc._native import ffi, lib
 
-from .trace import Call, Trace, load
+from .trace import NO_COPIES, Call, Trace, load
 
 if TYPE_CHECKING:
     from typing import Any
-
-NO_COPIES = "--no-copies"
 
 
 class OutOfMemoryError(Exception):

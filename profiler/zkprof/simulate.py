@@ -27,9 +27,8 @@ from .demo import clean_environment
 from .errors import Exit, ZkprofError
 from .estimate import percent
 from .render import show
-from .replay import NO_COPIES
 from .report import Report, ReportError, from_json
-from .trace import Trace, load
+from .trace import NO_COPIES, Trace, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -97,7 +97,8 @@ def inspect_elf(file: BinaryIO) -> Elf | None:
         for segment in islice(elf.iter_segments("PT_INTERP"), 1):
             if segment["p_filesz"] <= _MAX_INTERPRETER:
                 interpreter = segment.data().rstrip(b"\0").decode()
-        names, strings = [], []
+        names: list[bytes] = []
+        strings: list[bytes] = []
         go = False
         left = _MAX_BYTES
         for section in islice(elf.iter_sections(), _MAX_SECTIONS):

@@ -21,6 +21,9 @@ from .errors import ZkprofError
 if TYPE_CHECKING:
     from pathlib import Path
 
+NO_COPIES = "--no-copies"
+"""Tells `replay` to replace blocks rather than to resize them."""
+
 _COLUMNS = ["t_us", "tid", "op", "size", "aux", "id"]
 _GZIP = b"\x1f\x8b"
 
