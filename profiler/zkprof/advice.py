@@ -13,8 +13,10 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .curve import enough
 from .estimate import Verdict, percent
 from .model import Kind, Tier
+from .origin import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,20 +43,62 @@ NEVER_TRIM = {
 _COMPARE = (
     "for comparison, tell {} to keep everything: about as fast, but then it never gives memory back"
 )
+# tikv-jemallocator, as most Rust programs have it, reads the second name.
+_JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1"
 _RIVALS = {
     "glibc": (
         " ".join(f"{name}={value}" for name, value in NEVER_TRIM.items()),
         _COMPARE.format("glibc") + ", and with many allocating threads its arenas add to the peak",
     ),
     "jemalloc": (
-        "MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:-1",
+        f"MALLOC_CONF={_JEMALLOC} _RJEM_MALLOC_CONF={_JEMALLOC}",
         _COMPARE.format("jemalloc"),
     ),
     "mimalloc": (
         "MIMALLOC_PURGE_DELAY=-1",
         _COMPARE.format("mimalloc"),
     ),
+    "tcmalloc": (
+        "TCMALLOC_RELEASE_RATE=0",
+        _COMPARE.format("tcmalloc"),
+    ),
+    "go": (
+        "GOGC=400",
+        (
+            "Go collects, gives back and faults in again: with a larger GOGC less often, for more "
+            "memory; GOMEMLIMIT bounds that"
+        ),
+    ),
+    "jvm": (
+        None,
+        (
+            "let the Java virtual machine take its heap once: -Xms equal to -Xmx, and "
+            "-XX:+AlwaysPreTouch"
+        ),
+    ),
+    "v8": (
+        None,
+        (
+            "memory of JavaScript and WebAssembly is V8's own: a native prover in its place is "
+            "what an allocator could help"
+        ),
+    ),
 }
+_LINKED_IN = ("static", "musl", "jemalloc", "mimalloc", "tcmalloc", "snmalloc")
+"""Allocators of programs that could be built with libzknalloc instead."""
+
+HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+"""Lets glibc ask for huge pages, where the kernel gives them to who asks."""
+_LEAST_CLASS = 64 << 10
+"""The smallest request that the library counts; classes double from there."""
+OWN_CALLS = 0.2
+"""Of the time for giving memory back, by the program's own munmap and madvise: worth a word."""
+LOCKED = 0.05
+"""Waiting for mmap_lock, over CPU time: worth a word from here on."""
+PRESSURE = 0.05
+"""Of the window, with some task waiting for memory: the same."""
+PRESSED = 0.9
+"""Of a memory limit: beyond this share a cache may cost more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +155,7 @@ def _items(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator[
             "if it makes one proof and exits, keep it alive for the next one instead",
             None if m.exited or argv else f"{again} -d 30",
         )
+        yield from _huge_pages(m, argv)
     yield from _asides(m, e)
 
 
@@ -137,22 +182,40 @@ def _switch(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator
         yield Item(
             "not-preloadable",
             f"libzknalloc cannot be preloaded here: {m.target.preload_reason}",
+            "zk-nalloc config --cflags --libs" if m.target.allocator in _LINKED_IN else None,
+        )
+        yield from _rival(m, program)
+        return
+    origin = origin_of(m)
+    if origin and origin.own > OWN_CALLS:
+        yield Item(
+            "own-mappings",
+            f"{percent(origin.own)} of the time for giving memory back is in calls of its own, "
+            f"most of them by {origin.function}, and not in free(): no preloaded allocator is "
+            "asked; take those buffers from zkn_alloc(), or from malloc()",
             "zk-nalloc config --cflags --libs",
         )
-        return
+        if origin.own > 1 - OWN_CALLS:
+            return
     cache = ""
-    if e.growth.swing > CACHE_DEFAULT:
-        cache = f" --cache {size_text(e.growth.swing)}"
     text = "run it on libzknalloc and measure again"
-    if cache:
+    best = enough(e.cache_curve)
+    # The curve's sizes are coarse; more than comes and goes is never needed.
+    wanted = min(best.bytes if best else e.growth.swing, e.growth.swing)
+    if wanted > CACHE_DEFAULT:
+        cache = f" --cache {size_text(wanted)}"
         text += (
-            f"; up to {e.growth.swing / 1e9:.1f} GB of its memory comes and goes, "
+            f"; up to {wanted / 1e9:.1f} GB of its memory comes and goes, "
             "and the cache should hold that"
         )
     yield Item("preload", text, f"zk-nalloc run{cache} -- {program}")
+    yield from _rival(m, program)
+
+
+def _rival(m: Measurement, program: str) -> Iterator[Item]:
     if m.target.allocator in _RIVALS:
         variables, text = _RIVALS[m.target.allocator]
-        yield Item("rival", text, f"{variables} {program}")
+        yield Item("rival", text, f"{variables} {program}" if variables else None)
 
 
 def _leave(m: Measurement, e: Estimate) -> Iterator[Item]:
@@ -163,6 +226,19 @@ def _leave(m: Measurement, e: Estimate) -> Iterator[Item]:
             "so measure again with a larger circuit"
         )
     yield Item("leave", text)
+
+
+def _huge_pages(m: Measurement, argv: Sequence[str] | None) -> Iterator[Item]:
+    """Yield the one thing that makes new memory cheaper, where it can be had."""
+    huge = m.context.huge_share
+    if m.target.allocator != "glibc" or m.target.thp != "madvise" or (huge or 0.0) > 0.5:
+        return
+    yield Item(
+        "huge-pages",
+        "new memory costs fewer faults in huge pages; in a virtual machine each may be dear, "
+        "so measure it",
+        f"zkprof run --ab {HUGE_PAGES} -- {_program(m, argv)}",
+    )
 
 
 def _about_library(library: LibraryCounters, e: Estimate) -> Iterator[Item]:
@@ -180,7 +256,10 @@ def _about_library(library: LibraryCounters, e: Estimate) -> Iterator[Item]:
         )
         return
     count = library.counters.get
-    said = f"it is on libzknalloc {library.version}, hit rate {percent(rate)}"
+    said = (
+        f"it is on libzknalloc {library.version}, hit rate {percent(rate)}, "
+        f"{count('bytes_hit', 0) / 1e9:.1f} GB recycled"
+    )
     evicted = count("bytes_evicted", 0)
     if rate < GOOD_HIT_RATE and evicted:
         ceiling = max(count("committed_peak", 0), library.cache_bytes + e.growth.swing)
@@ -190,16 +269,43 @@ def _about_library(library: LibraryCounters, e: Estimate) -> Iterator[Item]:
             f"{evicted / 1e9:.1f} GB back only to fetch it again: raise the ceiling",
             f"export ZK_NALLOC_CACHE_BYTES={size_text(ceiling)}",
         )
+    elif rate < GOOD_HIT_RATE and count("bytes_released", 0) > count("bytes_missed", 0) / 2:
+        yield Item(
+            "released",
+            f"{said}; {count('bytes_released', 0) / 1e9:.1f} GB were given back because they "
+            "were idle, the program asked for it, or memory was short, and fetched again",
+            "export ZK_NALLOC_IDLE_SECONDS=600",
+        )
     elif rate < GOOD_HIT_RATE and e.growth.share >= 0.5:
         yield Item("warming-up", f"{said}; it is still growing: measure again when it is warm")
     elif rate < GOOD_HIT_RATE:
         yield Item(
             "misses",
             f"{said}, and no eviction: the misses asked for memory that was live elsewhere "
-            "at the time, which no cache can serve",
+            f"at the time, which no cache can serve{_where_missed(library)}",
         )
     else:
         yield Item("keep", f"{said}: nothing to change")
+    if failed := count("fallback_system", 0):
+        yield Item(
+            "no-address-space",
+            f"{failed} large requests went to the system allocator, for want of address space: "
+            "look at ulimit -v and ZK_NALLOC_RESERVE_BYTES",
+        )
+
+
+def _where_missed(library: LibraryCounters) -> str:
+    """Name the size of request that missed most, where one stands out."""
+    misses = library.class_misses
+    most = max(misses, default=0)
+    if 2 * most <= sum(misses) or not most:
+        return ""
+    least = _LEAST_CLASS << misses.index(most)
+    return f"; {percent(most / sum(misses))} of them are of {_class_text(least)} and more"
+
+
+def _class_text(size: int) -> str:
+    return f"{size // MIB} MiB" if size >= MIB else f"{size >> 10} KiB"
 
 
 def _asides(m: Measurement, e: Estimate) -> Iterator[Item]:
@@ -211,6 +317,27 @@ def _asides(m: Measurement, e: Estimate) -> Iterator[Item]:
             f"{percent(file_faults.seconds / m.cpu_s)} of its CPU time goes into faults on mapped "
             "files (proving keys, perhaps), which no allocator saves: map them with "
             "MAP_POPULATE, or read them once into memory",
+        )
+    context = m.context
+    limit, used = context.cgroup_limit, context.cgroup_used
+    near = bool(limit and used and used > PRESSED * limit)
+    if near or (context.psi_some_s or 0.0) > PRESSURE * m.duration_s:
+        yield Item(
+            "memory-is-short",
+            "memory is short here"
+            + (
+                f": {(used or 0) / (limit or 1):.0%} of the control group's limit is used"
+                if near
+                else ""
+            )
+            + "; a cache would have to give back what it keeps, so raise the limit first",
+        )
+    wait_s = context.mmap_lock_wait_s or 0.0
+    if m.cpu_s > 0 and wait_s > LOCKED * m.cpu_s:
+        yield Item(
+            "mmap-lock",
+            f"its threads waited {wait_s:.1f} s for each other's changes to the address space "
+            "(mmap_lock), on top of the CPU time: a cache makes fewer of them",
         )
     if e.running < 0.5 and m.bins:
         yield Item(

@@ -141,7 +141,7 @@ def demo(
     base = clean_environment(os.environ)
     series = [
         Series(SYSTEM, base),
-        Series(OURS, base | {"LD_PRELOAD": str(_preload(preload))}),
+        Series(OURS, base | {"LD_PRELOAD": str(library_to_preload(preload))}),
         Series(KEPT, base | NEVER_TRIM),
     ]
 
@@ -186,7 +186,14 @@ def _installed_prover() -> Path:
     return path
 
 
-def _preload(path: Path | None) -> Path:
+def library_to_preload(path: Path | None) -> Path:
+    """Return the library to preload: `path`, or the installed one.
+
+    Raises
+    ------
+    DemoError
+        There is none, or the loader cannot take it.
+    """
     if path is None:
         try:
             from zk_nalloc._config import preload_path  # noqa: PLC0415

@@ -7,7 +7,10 @@ any allocator.  The process's high-water mark tells the two apart:
 
     g     = growth of the high-water mark / bytes faulted in        in [0, 1]
     saved = (anonymous faults + prefaults) * (1 - g)
-            + unmap + madvise + mmap                                CPU seconds
+            + (unmap + madvise + mmap) * a                          CPU seconds
+
+where `a` is the share of anonymous faults in those on memory and on files: a
+mapped file is not the allocator's to keep.
 
 Two things make it a range.  The kernel's zeroing returns as a `memset` in the
 allocator where a buffer is asked for by `calloc`: the low end assumes that it
@@ -46,6 +49,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from .curve import CachePoint, fluid_curve
 from .model import Bin, Kind, Tier
 
 if TYPE_CHECKING:
@@ -60,6 +64,8 @@ GROWTH = 0.7
 MIN_SAMPLES = 300
 MIN_CPU_S = 1.5
 MAX_LOST = 0.05
+NEAR = 0.02
+"""A saving so near to a threshold may get the other verdict in the next window."""
 
 PAGES_IN = (Kind.FAULT_ANON, Kind.PREFAULT)
 """Kinds that bring pages in, and are savable as far as memory does not grow."""
@@ -130,6 +136,8 @@ class Estimate:
     """Memory management's share of the CPU time, growth included."""
     running: float
     """Share of the window in which any thread ran."""
+    cache_curve: tuple[CachePoint, ...] = ()
+    """Hit rate by size of the cache; empty where memory never came back."""
 
     @property
     def speed_up(self) -> Range:
@@ -158,21 +166,24 @@ def estimate(m: Measurement) -> Estimate:
     """
     growth = growth_of(m.memory)
     sampled = _saved_seconds(m, growth.share)
-    saved = _zeroing_returns(m, growth.share, sampled)
-    mm_s = sum(_seconds(m, kind) for kind in (*PAGES_IN, *PAGES_OUT))
+    saved = _zeroing_returns(m, growth, sampled)
+    pages_in = sum(_seconds(m, kind) for kind in PAGES_IN)
+    pages_out = sum(_seconds(m, kind) for kind in PAGES_OUT)
+    mm_s = pages_in + pages_out
     saving_cpu = _shares(saved, m.cpu_s)
-    saving_wall, running = _wall(m, saved, mm_s)
+    saving_wall, running = _wall(m, saved, pages_in + _anonymous(m) * pages_out)
     mm_share = mm_s / m.cpu_s if m.cpu_s > 0 else 0.0
     in_doubt = _shares(sampled, m.cpu_s)
     verdict = _verdict(m, in_doubt, saving_wall, mm_share, growth.share)
     return Estimate(
         verdict=verdict,
-        why=_why(m, verdict, in_doubt, growth, mm_share),
+        why=_why(m, verdict, in_doubt, growth, mm_share) + _near(verdict, saving_wall.mid),
         saving_cpu=saving_cpu,
         saving_wall=saving_wall,
         growth=growth,
         mm_share=mm_share,
         running=running,
+        cache_curve=fluid_curve(m.memory, growth.faulted),
     )
 
 
@@ -203,9 +214,18 @@ def _seconds(m: Measurement, kind: Kind) -> float:
     return share.seconds if share else 0.0
 
 
+def _anonymous(m: Measurement) -> float:
+    """Return how much of what is given back is an allocator's: not mapped files.
+
+    A call chain of munmap does not show what it unmaps, so go by what is mapped.
+    """
+    anon, file = _seconds(m, Kind.FAULT_ANON), _seconds(m, Kind.FAULT_FILE)
+    return anon / (anon + file) if file > 0 else 1.0
+
+
 def _saved_seconds(m: Measurement, g: float) -> Range:
     """Return the CPU seconds saved, as far as the samples know them."""
-    weights = dict.fromkeys(PAGES_IN, 1 - g) | dict.fromkeys(PAGES_OUT, 1.0)
+    weights = dict.fromkeys(PAGES_IN, 1 - g) | dict.fromkeys(PAGES_OUT, _anonymous(m))
     mid = below = above = 0.0
     for kind, weight in weights.items():
         share = m.classes.get(kind)
@@ -216,12 +236,15 @@ def _saved_seconds(m: Measurement, g: float) -> Range:
     return Range(max(0.0, mid - math.sqrt(below)), mid, mid + math.sqrt(above))
 
 
-def _zeroing_returns(m: Measurement, g: float, saved: Range) -> Range:
+def _zeroing_returns(m: Measurement, growth: Growth, saved: Range) -> Range:
     """Lower the low end by the zeroing that the allocator may have to do itself."""
     zeroing = m.overlays.get("zeroing")
     if zeroing is None:
         zeroing = _ZEROING_SHARE * _seconds(m, Kind.FAULT_ANON)
-    return Range(max(0.0, saved.low - (1 - g) * zeroing), saved.mid, saved.high)
+    if m.traffic and growth.faulted:
+        # The kernel clears what is touched, a memset all that was asked for.
+        zeroing *= max(1.0, m.traffic.mapped / growth.faulted)
+    return Range(max(0.0, saved.low - (1 - growth.share) * zeroing), saved.mid, saved.high)
 
 
 def _shares(seconds: Range, whole_s: float) -> Range:
@@ -341,6 +364,16 @@ def _verdict(
     if saving_wall.mid >= HEAVY:
         return Verdict.HEAVY
     return Verdict.NOT_BOUND
+
+
+def _near(verdict: Verdict, saved: float) -> str:
+    """Say so where the verdict hangs by a thread."""
+    if verdict not in (Verdict.BOUND, Verdict.HEAVY, Verdict.NOT_BOUND):
+        return ""
+    for threshold in (BOUND, HEAVY):
+        if abs(saved - threshold) < NEAR:
+            return f"; near the threshold of {percent(threshold)}, so another run may cross it"
+    return ""
 
 
 def _why(m: Measurement, verdict: Verdict, in_doubt: Range, growth: Growth, mm_share: float) -> str:

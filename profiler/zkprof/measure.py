@@ -52,6 +52,7 @@ def measure(
     tier: Tier | None = None,
     children: bool = False,
     python: bool = True,
+    on_open: Callable[[], None] | None = None,
 ) -> Measurement:
     """Measure process `pid` for `duration_s` seconds, or until it ends.
 
@@ -74,6 +75,8 @@ def measure(
     python
         Where the target is a Python program, say which of its functions time
         was spent in.
+    on_open
+        Called once, when measuring has begun: a target that waits may go on.
 
     Returns
     -------
@@ -91,6 +94,8 @@ def measure(
     with Process(pid) as process, closing(Family(process, follow=children)) as family:
         window, notes = _attach(family, rate_hz, tier, python=python)
         with closing(window), closing(_Run(family, window, rate_hz, notes)) as run:
+            if on_open:
+                on_open()
             run.loop(duration_s, on_tick, stop)
             return run.result(final=True)
 
@@ -124,6 +129,7 @@ class _Run:
         self._notes = notes
         self._ended = False
         self._points: list[MemoryPoint] = []
+        self._stack = 0
         self._poll()
         mappings = process.maps()
         self._library = Library(process.pid, mappings)
@@ -168,6 +174,10 @@ class _Run:
         else:
             self._points.append(point)
             self._ended = stat.ended
+            if self._stack not in (0, stat.stack) and not stat.ended:
+                # It has executed another program: look at that one's files, too.
+                self._looks = [0.0, *_LOOK_AGAIN_S]
+            self._stack = stat.stack
         return not self._ended
 
     def _look_again(self, elapsed_s: float) -> None:
@@ -178,7 +188,9 @@ class _Run:
             mappings = self._process.maps()
             self._library.look_again(mappings)
             self._window.look(mappings)
-            self._target = describe(self._process, mappings)
+            target = describe(self._process, mappings)
+            if target.exe:  # a process that is about to be gone hides it
+                self._target = target
         except NoSuchProcessError:
             self._ended = True
 

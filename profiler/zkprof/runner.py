@@ -4,15 +4,24 @@
 `watch` measures a process and shows progress.  Ctrl-C ends the window, not
 zkprof: what was measured until then is reported.  `Child` is a command that
 zkprof started.
+
+A command that is to be measured from its first instruction on must wait until
+measuring has begun, and must not be stopped for it: it is started by a shell
+that reads a line from a pipe of ours before it turns into the command.  The
+shell opens that pipe below our directory in /proc, so the command inherits
+nothing, and a zkprof that dies lets it go on.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING
 
@@ -23,9 +32,10 @@ from .render import console
 from .report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from resource import struct_rusage
     from types import FrameType
-    from typing import Self
+    from typing import IO, Self
 
     from rich.console import Console
 
@@ -76,6 +86,7 @@ def watch(
     title: str,
     children: bool = False,
     python: bool = True,
+    on_open: Callable[[], None] | None = None,
 ) -> Measurement:
     """Measure a process and show what is known so far.
 
@@ -87,6 +98,8 @@ def watch(
         Where the screen goes, if that is a terminal; None shows nothing.
     title
         What is going on, for stderr when the screen is not shown.
+    on_open
+        As for `measure`.
     """
     with stop_on_interrupt() as stop:
         if out is not None and out.is_terminal:
@@ -96,16 +109,36 @@ def watch(
                     live.update(Report.of(m))
 
                 return measure(
-                    pid, duration_s, rate_hz, tick, stop, children=children, python=python
+                    pid,
+                    duration_s,
+                    rate_hz,
+                    tick,
+                    stop,
+                    children=children,
+                    python=python,
+                    on_open=on_open,
                 )
         errors = console(sys.stderr)
         progress = errors.status(title) if out and errors.is_terminal else nullcontext()
         with progress:
-            return measure(pid, duration_s, rate_hz, ignore, stop, children=children, python=python)
+            return measure(
+                pid,
+                duration_s,
+                rate_hz,
+                ignore,
+                stop,
+                children=children,
+                python=python,
+                on_open=on_open,
+            )
+
+
+# $0 is our pipe.  Where it is gone, so are we, and the command just starts.
+_WAIT = 'read -r go 2>&- < "$0"; unset go; exec "$@"'
 
 
 class Child:
-    """A command, started; it has been executed when the constructor returns.
+    """A command, started; unless it is held, it has been executed already.
 
     Parameters
     ----------
@@ -115,6 +148,10 @@ class Child:
         Its environment; None inherits.
     pipe
         Whether its standard input and output are held here, line by line.
+    held
+        Whether it waits, before it is executed, for `release`.
+    output
+        A file for its standard output and error; None inherits ours.
 
     Raises
     ------
@@ -123,12 +160,32 @@ class Child:
     """
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str] | None = None, *, pipe: bool = False
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        pipe: bool = False,
+        held: bool = False,
+        output: IO[str] | None = None,
     ) -> None:
+        self._gate: tuple[int, int] | None = None
+        self._released = False
+        end = subprocess.PIPE if pipe else None
+        words = list(argv)
+        if held:
+            _check(argv[0], env)
+            self._gate = os.pipe()
+            pipe_path = f"/proc/{os.getpid()}/fd/{self._gate[0]}"
+            words = ["/bin/sh", "-c", _WAIT, pipe_path, *argv]
         try:
-            end = subprocess.PIPE if pipe else None
             self.process = subprocess.Popen(
-                list(argv), env=env, stdin=end, stdout=end, text=True, bufsize=1
+                words,
+                env=env,
+                stdin=end,
+                stdout=end or output,
+                stderr=output,
+                text=True,
+                bufsize=1,
             )
         except FileNotFoundError as error:
             message = f"{argv[0]}: command not found"
@@ -136,6 +193,13 @@ class Child:
         except OSError as error:
             message = f"{argv[0]} cannot be executed: {os.strerror(error.errno or 0)}"
             raise CommandError(message, 126) from error
+
+    def release(self) -> None:
+        """Let a held command start; a second call does nothing."""
+        if self._gate and not self._released:
+            os.write(self._gate[1], b"\n")
+            # Both ends stay open: the shell may not have opened the pipe yet.
+            self._released = True
 
     @property
     def pid(self) -> int:
@@ -158,6 +222,9 @@ class Child:
         self.end_input()
         if self.process.stdout:
             self.process.stdout.close()
+        for end in self._gate or ():
+            os.close(end)
+        self._gate = None
 
     def write_line(self) -> None:
         """Write an empty line to its standard input, unless it has ended."""
@@ -175,6 +242,12 @@ class Child:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
 
+    def collect(self) -> tuple[int, struct_rusage]:
+        """Wait for its end; return its exit code and what it and its children used."""
+        _, status, used = os.wait4(self.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return self.wait(), used
+
     def wait(self) -> int:
         """Wait for its end; return its exit code as a shell writes it."""
         while True:
@@ -183,3 +256,16 @@ class Child:
             except KeyboardInterrupt:
                 continue  # the terminal has told the child as well
             return code if code >= 0 else 128 - code
+
+
+def _check(name: str, env: Mapping[str, str] | None) -> None:
+    """Say what a shell would find wrong with a command, before one is asked."""
+    path = os.environ.get("PATH") if env is None else env.get("PATH")
+    if shutil.which(name, path=path):
+        return
+    if "/" in name and os.path.lexists(name):
+        code = errno.EISDIR if Path(name).is_dir() else errno.EACCES
+        message = f"{name} cannot be executed: {os.strerror(code)}"
+        raise CommandError(message, 126)
+    message = f"{name}: command not found"
+    raise CommandError(message, 127)

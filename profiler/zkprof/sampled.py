@@ -22,6 +22,7 @@ from .perf_map import PYTHON
 from .procfs import NoSuchProcessError
 from .python_stacks import Joined, PySpy, fold, is_python
 from .sampler import BIN_S, PerfUnavailableError, Sampler, Scope, open_sampler
+from .skid import corrections, fault_skid_s
 from .stacks import Names, Spaces, stack_times
 from .window import Findings
 
@@ -88,6 +89,7 @@ class SampledWindow:
         self._rate_hz = rate_hz
         self._classifier, notes = _classifier()
         self._cost_s = sample_cost_s(self._classifier)
+        self._skid_s = fault_skid_s(self._classifier)
         self._process = process
         self._alone = not process.shares_pages()
         # bin -> tid -> kind -> samples
@@ -201,7 +203,9 @@ class SampledWindow:
             self._bins[cell.bin][cell.tid][cell.kind] += cell.count
             for name in self._classifier.overlays(cell.overlays):
                 self._overlays[name] += cell.count
-        self._alone = self._alone and not self._process.shares_pages()
+        if self._alone:
+            with suppress(NoSuchProcessError):  # once it has ended, what was known stands
+                self._alone = not self._process.shares_pages()
 
     def pids(self) -> list[int]:
         """Return the processes that samples came from."""
@@ -219,12 +223,14 @@ class SampledWindow:
             bins_seen = _first_touches(bins_seen)
         split = _fault_split(bins_seen)
         anon = _anon_share(split)
+        factors = self._factors(bins_seen, scale, last.minor_faults - first.minor_faults)
         by_thread: defaultdict[int, Seconds] = defaultdict(dict)
         bins, blocks = [], []
         for index in sorted(bins_seen):
             block: Seconds = {}
             seconds = {
-                tid: _seconds(kinds, scale, split) for tid, kinds in bins_seen[index].items()
+                tid: _seconds(kinds, scale, split, factors)
+                for tid, kinds in bins_seen[index].items()
             }
             for tid, thread in seconds.items():
                 _add(by_thread[tid], thread)
@@ -251,16 +257,26 @@ class SampledWindow:
             ns_per_fault=page_cost().touch_ns,
             overhead=self._rate_hz * self._cost_s,
             notes=(*self._notes, *self._doubts(cpu_s)),
-            stacks=self._stacks(found, scale, split),
+            stacks=self._stacks(found, scale, split, factors),
             frames=tuple(self._frames.frames),
             python=self._python_join(found),
         )
+
+    def _factors(self, bins: Bins, scale: float, faults: int) -> Seconds:
+        """Return what gives faults back the ends that samples do not show; see skid.py."""
+        shown: Counter[Kind] = Counter()
+        for threads in bins.values():
+            for kinds in threads.values():
+                shown.update(kinds)
+        seconds = {kind: n * scale for kind, n in shown.items()}
+        return corrections(seconds, max(0, faults) * self._skid_s)
 
     def _stacks(
         self,
         found: Mapping[tuple[int, Kind, tuple[int, ...]], int],
         scale: float,
         split: Seconds,
+        factors: Seconds,
     ) -> tuple[StackTime, ...]:
         """Return where each class's time went, divided as the classes are."""
         places: defaultdict[tuple[int, tuple[int, ...]], Counter[Kind]] = defaultdict(Counter)
@@ -273,7 +289,7 @@ class SampledWindow:
             # place, or else of those seen anywhere.
             here = {k: kinds[k] for k in ATTRIBUTED_FAULTS if kinds[k]}
             own = {k: n / sum(here.values()) for k, n in here.items()}
-            for kind, seconds in _seconds(kinds, scale, own or split).items():
+            for kind, seconds in _seconds(kinds, scale, own or split, factors).items():
                 counted.append((tid, kind, frames, seconds, kinds[kind]))
         return stack_times(counted)
 
@@ -368,9 +384,9 @@ def _fault_split(bins: Bins) -> Seconds:
     return {kind: n / total for kind, n in seen.items() if n} if total else {}
 
 
-def _seconds(samples: Counter[Kind], scale: float, split: Seconds) -> Seconds:
+def _seconds(samples: Counter[Kind], scale: float, split: Seconds, factors: Seconds) -> Seconds:
     """Turn samples into seconds, dividing faults of no visible kind by `split`."""
-    result = {kind: n * scale for kind, n in samples.items()}
+    result = {kind: n * scale * factors.get(kind, 1.0) for kind, n in samples.items()}
     if split and (unknown := result.pop(Kind.FAULT_OTHER, 0.0)):
         _add(result, {kind: unknown * share for kind, share in split.items()})
     return result

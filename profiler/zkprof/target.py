@@ -43,6 +43,11 @@ _SHARED = (
 )
 # Runtimes with a heap of their own, by file name.
 _RUNTIMES = (("libjvm.so", "jvm"), ("libv8", "v8"), ("libnode.so", "v8"))
+# ... and where they are linked into the program: in its exported names.
+_V8 = re.compile(rb"\0_ZN2v87Isolate3NewERKNS0_12CreateParamsE\0")
+_RUNTIME_NAMES = {"jvm": "the Java virtual machine", "v8": "V8 (JavaScript and WebAssembly)"}
+# What the standard library's panics say of where they happened.
+_RUST = re.compile(rb"/rustc/[0-9a-f]{40}/")
 
 # Allocators linked in: names in a symbol or string table, strings in .rodata.
 _SYMBOLS = {
@@ -80,6 +85,8 @@ class Elf:
     allocator: str
     """An allocator linked into it; empty for none."""
     go: bool
+    v8: bool = False
+    rust: bool = False
 
 
 def inspect_elf(file: BinaryIO) -> Elf | None:
@@ -90,7 +97,8 @@ def inspect_elf(file: BinaryIO) -> Elf | None:
         for segment in islice(elf.iter_segments("PT_INTERP"), 1):
             if segment["p_filesz"] <= _MAX_INTERPRETER:
                 interpreter = segment.data().rstrip(b"\0").decode()
-        names, strings = [], []
+        names: list[bytes] = []
+        strings: list[bytes] = []
         go = False
         left = _MAX_BYTES
         for section in islice(elf.iter_sections(), _MAX_SECTIONS):
@@ -104,7 +112,13 @@ def inspect_elf(file: BinaryIO) -> Elf | None:
     except Exception:  # noqa: BLE001  (whatever a library makes of a hostile file)
         return None
     allocator = _first_match(_SYMBOLS, names) or _first_match(_STRINGS, strings)
-    return Elf(interpreter=printable(interpreter), allocator=allocator, go=go)
+    return Elf(
+        interpreter=printable(interpreter),
+        allocator=allocator,
+        go=go,
+        v8=any(_V8.search(text) for text in names),
+        rust=any(_RUST.search(text) for text in strings),
+    )
 
 
 def _first_match(patterns: dict[str, re.Pattern[bytes]], texts: list[bytes]) -> str:
@@ -148,13 +162,24 @@ def _judge(process: Process, main: Elf | None, mappings: list[Mapping]) -> tuple
     if main.go:
         return "go", "Go programs take memory from the kernel themselves, not from malloc"
     if not main.interpreter:
-        return main.allocator or "static", "the program is linked statically: link libzknalloc in"
+        remedy = (
+            "build it for a -gnu target, or give it a #[global_allocator] that calls libzknalloc"
+            if main.rust
+            else "link libzknalloc in"
+        )
+        return main.allocator or "static", f"the program is linked statically: {remedy}"
     if "ld-musl" in main.interpreter:
         return main.allocator or shared or "musl", "musl programs need a libzknalloc built for musl"
+    runtime = "v8" if main.v8 else runtime
+    if runtime == "v8" and any(path.endswith(".node") for path in paths):
+        return "v8", ""  # native modules call malloc
     if runtime:
-        return runtime, f"{runtime} takes its heap from the kernel itself, not from malloc"
+        return runtime, (
+            f"{_RUNTIME_NAMES[runtime]} takes its heap from the kernel itself, not from malloc"
+        )
     if main.allocator:
-        return main.allocator, f"{main.allocator} is linked into the program: build it without"
+        remedy = "build it without its #[global_allocator]" if main.rust else "build it without"
+        return main.allocator, f"{main.allocator} is linked into the program: {remedy}"
     inodes = {m.path: m.inode for m in mappings}
     for path in _candidates(paths):
         found = _inspect_mapped(process, path, inodes[path])

@@ -7,9 +7,9 @@ parsed arguments; what is called returns the exit code.
 
 from __future__ import annotations
 
-from . import attach, compare, completion, demo, doctor, export, report, run, stats
+from . import attach, compare, completion, demo, doctor, export, report, run, simulate, stats
 
-MODULES = (attach, run, report, compare, stats, export, doctor, demo, completion)
+MODULES = (attach, run, report, compare, simulate, stats, export, doctor, demo, completion)
 """In the order of the help text."""
 
 __all__ = ["MODULES"]

@@ -6,11 +6,15 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from zkprof import outputs
-from zkprof.arguments import measuring
+from zkprof.ab import MIN_PAIRS, compare, variables
+from zkprof.arguments import measuring, whole
 from zkprof.errors import Exit, ZkprofError
+from zkprof.files import STANDARD_OUTPUT, replacing
+from zkprof.render import console
 from zkprof.report import Report
 from zkprof.runner import Child, watch
 from zkprof.text import clean
@@ -30,6 +34,20 @@ def register(commands: Commands) -> None:
     )
     measuring(parser, "seconds to measure (default: until CMD ends)", default=None)
     outputs.add_options(parser)
+    parser.add_argument(
+        "--ab",
+        metavar="ENV",
+        type=_variables,
+        help="run it in turns as it is and with ENV (NAME=VALUE ..., or libzknalloc), and "
+        "compare what was saved with what was predicted; of the outputs, --json only",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=whole(MIN_PAIRS, 1000),
+        default=5,
+        metavar="N",
+        help="with --ab: runs of each (default 5)",
+    )
     parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what to run")
     parser.set_defaults(call=run)
 
@@ -39,9 +57,11 @@ def run(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise ZkprofError("what is to be run? zkprof run [-d SECONDS] -- CMD [ARG ...]")
+    if args.ab:
+        return _compare(args, command)
     failed = Exit.OK
     # Standard output is the command's; the report goes to stderr.
-    with outputs.Outputs(args, to=sys.stderr) as output, Child(command) as child:
+    with outputs.Outputs(args, to=sys.stderr) as output, Child(command, held=True) as child:
         try:
             m = watch(
                 child.pid,
@@ -51,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
                 title="",
                 children=args.children,
                 python=args.python,
+                on_open=child.release,
             )
             if output.write(Report.of(m, command)) is Exit.GATE:
                 failed = Exit.GATE
@@ -58,5 +79,25 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(f"zkprof: {clean(str(error))}\n")
             # A condition that nothing was measured for is not one that held.
             failed = error.exit_code if args.fail_on else Exit.OK
+        child.release()
         code = child.wait()
     return failed or code
+
+
+def _compare(args: argparse.Namespace, command: list[str]) -> int:
+    with ExitStack() as stack:
+        return compare(
+            command,
+            args.ab,
+            console(sys.stderr if args.json == STANDARD_OUTPUT else sys.stdout),
+            pairs=args.pairs,
+            rate_hz=args.rate,
+            json_file=stack.enter_context(replacing(args.json)) if args.json else None,
+        )
+
+
+def _variables(text: str) -> dict[str, str]:
+    try:
+        return variables(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 
 from zkprof.advice import Item, advise, size_text
 from zkprof.estimate import estimate
-from zkprof.model import Kind, LibraryCounters, Measurement, Tier
+from zkprof.model import Context, Frame, Kind, LibraryCounters, Measurement, StackTime, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,8 +54,10 @@ def test_where_preloading_cannot_help(measurement: Make) -> None:
     found = items(
         measurement(BOUND, allocator="go", preloadable=False, preload_reason="Go has its own heap")
     )
-    assert list(found) == ["not-preloadable"]
+    assert list(found) == ["not-preloadable", "rival"]
     assert "Go has its own heap" in found["not-preloadable"].text
+    assert found["not-preloadable"].command is None  # nothing to link it with, either
+    assert found["rival"].command == "GOGC=400 /opt/prover ARGS..."
 
 
 def test_not_bound_is_left_alone(measurement: Make) -> None:
@@ -82,8 +85,9 @@ def test_sizes_are_rounded_up(size: int, text: str) -> None:
 
 def test_growth_is_measured_again_when_warm(measurement: Make) -> None:
     found = items(measurement(BOUND, growth=0.95))
-    assert list(found) == ["measure-warm"]
+    assert list(found) == ["measure-warm", "huge-pages"]
     assert found["measure-warm"].command == "zkprof 4242 -d 30"
+    assert "hugetlb=1 -- /opt/prover" in str(found["huge-pages"].command)
     assert items(measurement(BOUND, growth=0.95, exited=True))["measure-warm"].command is None
 
 
@@ -101,6 +105,40 @@ def test_inconclusive_says_what_would_help(
     found = items(measurement(BOUND, samples=100, **changes), argv)
     assert list(found) == ["measure-more"]
     assert found["measure-more"].command == command
+
+
+@pytest.mark.parametrize(
+    "target",
+    [{"thp": "always"}, {"thp": "never"}, {"allocator": "jemalloc"}],
+)
+def test_huge_pages_only_where_asking_for_them_helps(
+    measurement: Make, target: dict[str, str]
+) -> None:
+    assert "huge-pages" not in items(measurement(BOUND, growth=0.95, **target))
+
+
+@pytest.mark.parametrize("allocator", ["static", "jemalloc"])
+def test_what_is_linked_in_can_be_linked_otherwise(measurement: Make, allocator: str) -> None:
+    m = measurement(BOUND, allocator=allocator, preloadable=False, preload_reason="it is inside")
+    assert items(m)["not-preloadable"].command == "zk-nalloc config --cflags --libs"
+
+
+def test_memory_is_short(measurement: Make) -> None:
+    m = measurement(BOUND)
+    tight = Context(cgroup_limit=10 * GB, cgroup_used=int(9.5 * GB))
+    found = items(dataclasses.replace(m, context=tight))
+    assert "95% of the control group's limit" in found["memory-is-short"].text
+    waiting = dataclasses.replace(m, context=Context(psi_some_s=1.0))
+    assert "memory-is-short" in items(waiting)
+    roomy = Context(cgroup_limit=10 * GB, cgroup_used=5 * GB, psi_some_s=0.01)
+    assert "memory-is-short" not in items(dataclasses.replace(m, context=roomy))
+
+
+def test_waiting_for_the_address_space(measurement: Make) -> None:
+    m = measurement(BOUND)
+    found = items(dataclasses.replace(m, context=Context(mmap_lock_wait_s=2.0)))
+    assert "waited 2.0 s" in found["mmap-lock"].text
+    assert "mmap-lock" not in items(dataclasses.replace(m, context=Context(mmap_lock_wait_s=0.1)))
 
 
 def test_on_the_library_and_well(measurement: Make, library: Library) -> None:
@@ -123,6 +161,27 @@ def test_misses_without_evictions(
 ) -> None:
     m = measurement(BOUND, growth=growth, library=library(hits=5, misses=5))
     assert expected in items(m)
+
+
+def test_the_size_that_missed_is_named(measurement: Make, library: Library) -> None:
+    counted = dataclasses.replace(
+        library(hits=5, misses=5, bytes_hit=3 * GB),
+        class_misses=(1, 0, 0, 0, 0, 0, 0, 0, 0, 4, *[0] * 14),
+    )
+    text = items(measurement(BOUND, library=counted))["misses"].text
+    assert "80% of them are of 32 MiB and more" in text
+    assert "3.0 GB recycled" in text
+
+
+def test_memory_given_back_while_idle(measurement: Make, library: Library) -> None:
+    counted = library(hits=5, misses=5, bytes_missed=2 * GB, bytes_released=2 * GB)
+    found = items(measurement(BOUND, library=counted))
+    assert found["released"].command == "export ZK_NALLOC_IDLE_SECONDS=600"
+
+
+def test_no_address_space(measurement: Make, library: Library) -> None:
+    found = items(measurement(library=library(hits=1, fallback_system=7)))
+    assert "7 large requests" in found["no-address-space"].text
 
 
 def test_library_that_served_nothing(measurement: Make, library: Library) -> None:
@@ -150,3 +209,59 @@ def test_there_is_always_advice(
     measurement: Make, anon: float, growth: float, samples: int
 ) -> None:
     assert items(measurement({Kind.FAULT_ANON: anon}, growth=growth, samples=samples))
+
+
+MUNMAP = Frame("__munmap", "libc.so.6")
+FREE = Frame("cfree", "libc.so.6")
+POOL = Frame("prover::pool::drop", "prover")
+MAIN = Frame("main", "prover")
+
+
+def giving(measurement: Make, *stacks: tuple[float, tuple[Frame, ...]]) -> Measurement:
+    """Make a measurement whose memory is given back on these stacks, innermost first."""
+    frames = tuple(dict.fromkeys(frame for _, stack in stacks for frame in stack))
+    return dataclasses.replace(
+        measurement({Kind.FAULT_ANON: 0.3, Kind.UNMAP: 0.1}),
+        frames=frames,
+        stacks=tuple(
+            StackTime(Kind.UNMAP, 7, tuple(frames.index(f) for f in reversed(stack)), seconds, 10)
+            for seconds, stack in stacks
+        ),
+    )
+
+
+def test_free_is_reached_by_preloading(measurement: Make) -> None:
+    found = items(giving(measurement, (0.5, (MUNMAP, FREE, POOL, MAIN))))
+    assert list(found) == ["preload", "rival"]
+
+
+def test_the_programs_own_munmap_is_not(measurement: Make) -> None:
+    found = items(giving(measurement, (0.5, (MUNMAP, POOL, MAIN))))
+    assert list(found) == ["own-mappings"]
+    assert "prover::pool::drop" in found["own-mappings"].text
+
+
+def test_half_of_it_is(measurement: Make) -> None:
+    found = items(
+        giving(measurement, (0.25, (MUNMAP, POOL, MAIN)), (0.25, (MUNMAP, FREE, POOL, MAIN)))
+    )
+    assert list(found) == ["own-mappings", "preload", "rival"]
+    assert "50%" in found["own-mappings"].text
+
+
+@pytest.mark.parametrize(
+    "allocator",
+    [
+        Frame("mi_free", "prover"),
+        Frame("_rjem_je_pages_unmap", "prover"),
+        Frame("0x1234", "libjemalloc.so.2"),
+        Frame("operator delete(void*)", "prover"),
+    ],
+)
+def test_other_allocators_are_allocators(measurement: Make, allocator: Frame) -> None:
+    found = items(giving(measurement, (0.5, (MUNMAP, allocator, POOL, MAIN))))
+    assert "own-mappings" not in found
+
+
+def test_stacks_without_a_caller_say_nothing(measurement: Make) -> None:
+    assert "own-mappings" not in items(giving(measurement, (0.5, (MUNMAP,))))

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zkprof.estimate import Verdict, estimate, growth_of
-from zkprof.model import Bin, Kind, Measurement, MemoryPoint, Tier
+from zkprof.model import Bin, Kind, Measurement, MemoryPoint, Tier, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Make = Callable[..., Measurement]
 
-MB = 10**6
+MB, GB = 10**6, 10**9
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,22 @@ def test_zeroing_may_come_back(measurement: Make) -> None:
 def test_zeroing_is_assumed_where_it_was_not_measured(measurement: Make) -> None:
     e = estimate(measurement({Kind.FAULT_ANON: 0.4}, zeroing=None, tier=Tier.PROC))
     assert e.saving_cpu.low < e.saving_cpu.mid
+
+
+def test_what_was_asked_for_and_not_touched_is_cleared_too(measurement: Make) -> None:
+    # calloc of 4 times what is touched: a memset clears all of it.
+    m = measurement({Kind.FAULT_ANON: 0.4}, zeroing=0.05, faulted=4 * GB)
+    asked = dataclasses.replace(m, traffic=Traffic(16 * GB, 16 * GB, 0, {}))
+    assert estimate(asked).saving_cpu.low == pytest.approx(0.4 - 4 * 0.05)
+    fewer = dataclasses.replace(m, traffic=Traffic(1 * GB, 0, 0, {}))
+    assert estimate(fewer).saving_cpu.low == pytest.approx(0.4 - 0.05)
+
+
+def test_unmapping_files_is_not_saved(measurement: Make) -> None:
+    files = estimate(measurement({Kind.FAULT_FILE: 0.3, Kind.UNMAP: 0.1}))
+    assert files.saving_cpu.high == 0.0
+    both = estimate(measurement({Kind.FAULT_ANON: 0.3, Kind.FAULT_FILE: 0.1, Kind.UNMAP: 0.1}))
+    assert both.saving_cpu.mid == pytest.approx(0.3 + 0.1 * 0.75)
 
 
 def test_intervals_of_classes_are_independent(measurement: Make) -> None:

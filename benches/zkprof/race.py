@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""One target on every allocator in turns, with zkprof watching the first.
+
+Each process makes a batch when told and sleeps otherwise. The process on the system allocator
+is the one that zkprof measures, over the very batches that are compared: what a fault costs
+here changes from minute to minute, and a prediction is about the run that it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from threading import Event, Thread
+
+from zk_nalloc._config import preload_path
+from zkprof.demo import clean_environment
+from zkprof.errors import ZkprofError
+from zkprof.measure import measure
+from zkprof.model import Measurement, Tier
+
+SYSTEM, OURS, KEPT, HUGE = "glibc", "libzknalloc", "glibc, kept", "libzknalloc, huge pages"
+
+_KEEP = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1099511627776"
+    ":glibc.malloc.trim_threshold=1099511627776:glibc.malloc.top_pad=67108864"
+    ":glibc.malloc.arena_max=1"
+}
+
+
+class BenchError(Exception):
+    """A target did not do what it was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one batch cost, as the target counted."""
+
+    wall_s: float
+    cpu_s: float
+    faults: int
+    parts: dict[str, float]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The batches on each allocator, and what zkprof said of the first."""
+
+    batches: dict[str, list[Batch]] = field(default_factory=dict)
+    reports: dict[Tier, Measurement] = field(default_factory=dict)
+    problems: dict[Tier, str] = field(default_factory=dict)
+
+    def savings(self, name: str, of: Callable[[Batch], float]) -> list[float]:
+        """Return the share that each round saved against the system allocator."""
+        pairs = zip(self.batches[SYSTEM], self.batches[name], strict=True)
+        return [1 - of(mine) / of(base) for base, mine in pairs]
+
+    def cpu_saving(self, name: str) -> float:
+        """Return the median share of the CPU time that was saved."""
+        return median(self.savings(name, lambda batch: batch.cpu_s))
+
+    def parts_s(self) -> dict[str, float]:
+        """Return where the system allocator's CPU time went by the target's own clocks."""
+        total: dict[str, float] = {}
+        for batch in self.batches[SYSTEM]:
+            for part, seconds in batch.parts.items():
+                total[part] = total.get(part, 0.0) + seconds
+        return total
+
+
+def allocators(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return the environments to compare, the system allocator's first."""
+    base = clean_environment(environ)
+    preloaded = base | {"LD_PRELOAD": str(preload_path())}
+    return {
+        SYSTEM: base,
+        # Recycling alone, which is what zkprof predicts.
+        OURS: preloaded | {"ZK_NALLOC_THP": "0"},
+        KEPT: base | _KEEP,
+        HUGE: preloaded,
+    }
+
+
+def race(
+    command: Sequence[str],
+    environments: Mapping[str, dict[str, str]],
+    rounds: int,
+    tiers: Sequence[Tier],
+    rate_hz: float,
+) -> Outcome:
+    """Run a target on every allocator.
+
+    Parameters
+    ----------
+    command
+        The target.
+    environments
+        The allocators by name; the first is profiled.
+    rounds
+        Batches on each allocator, besides a first one that does not count.
+    tiers
+        The ways of measuring, all at once.
+    rate_hz
+        Samples per second of CPU time.
+
+    Raises
+    ------
+    BenchError
+        The target failed.
+    """
+    outcome = Outcome({name: [] for name in environments})
+    with ExitStack() as stack:
+        running = {
+            name: stack.enter_context(_started(command, env)) for name, env in environments.items()
+        }
+        for process in running.values():
+            _batch(process)
+        with _watched(running[SYSTEM].pid, tiers, rate_hz, outcome):
+            names = list(running)
+            for number in range(rounds):
+                # Each allocator comes first, second ... equally often.
+                turn = number % len(names)
+                for name in names[turn:] + names[:turn]:
+                    outcome.batches[name].append(_batch(running[name]))
+    return outcome
+
+
+@contextmanager
+def _started(command: Sequence[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise BenchError(f"{' '.join(command)} did not start")
+            yield process
+        finally:
+            process.kill()
+
+
+def _batch(process: subprocess.Popen[str]) -> Batch:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    if not line:
+        raise BenchError(f"a target ended with exit code {process.wait()}")
+    numbers = json.loads(line)
+    parts = {
+        name: numbers[name]
+        for name in numbers
+        if name.endswith("_s") and name not in ("wall_s", "user_s", "system_s")
+    }
+    return Batch(
+        wall_s=numbers["wall_s"],
+        cpu_s=numbers["user_s"] + numbers["system_s"],
+        faults=numbers["faults"],
+        parts=parts,
+    )
+
+
+@contextmanager
+def _watched(pid: int, tiers: Sequence[Tier], rate_hz: float, outcome: Outcome) -> Iterator[None]:
+    """Measure a process in each of `tiers` for the length of the block."""
+    stop = Event()
+    ready = {tier: Event() for tier in tiers}
+
+    def watch(tier: Tier) -> None:
+        try:
+            # The first tick comes when the window is open.
+            outcome.reports[tier] = measure(
+                pid, math.inf, rate_hz, lambda _: ready[tier].set(), stop, tier=tier
+            )
+        except (ZkprofError, OSError) as error:
+            outcome.problems[tier] = str(error)
+            ready[tier].set()
+
+    threads = [Thread(target=watch, args=(tier,)) for tier in tiers]
+    for thread in threads:
+        thread.start()
+    try:
+        for event in ready.values():
+            event.wait(30)
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
