@@ -152,13 +152,17 @@ def measure(
                         run, found = profile.profile(
                             one, name, proofs, settled, args.zkprof_seconds, progress
                         )
-                        profiled = run
-                        session.profiles[prover.name] = found
+                        if found["report"] is None:
+                            late = RunFailed(f"no report: {found['screen'].strip()}")
+                            session.note(session.failed, f"zkprof of {prover.name}", late)
+                        else:
+                            profiled = run
+                            session.profiles[prover.name] = found
                     else:
                         run = one.run(name, proofs, settled, progress)
                     runs.append(run)
-                except (Missing, InstallFailed, RunFailed) as error:
-                    session.note(session.failed, f"{prover.name} on {name}", error)
+                except (Missing, InstallFailed, RunFailed) as problem:
+                    session.note(session.failed, f"{prover.name} on {name}", problem)
         if not runs:
             return
         session.runs.extend(runs)
