@@ -267,8 +267,7 @@ static PyObject *new_capsule(const PyDataMemAllocator *functions,
     return capsule;
 }
 
-/* ----------------------------------------------------- the module's functions
- */
+/* -------------------------------------------------- the module's functions */
 
 PyDoc_STRVAR(layered_doc,
              "layered()\n--\n\n"
