@@ -31,17 +31,12 @@
 /* ------------------------------------------------------------------ the shim
  */
 
+/* clang-format off */
 #define FUNCTIONS(X)                                                           \
-    X(mmap)                                                                    \
-    X(munmap)                                                                  \
-    X(mprotect)                                                                \
-    X(madvise)                                                                 \
-    X(mremap)                                                                  \
-    X(open)                                                                    \
-    X(read)                                                                    \
-    X(sysinfo)                                                                 \
-    X(getrlimit) X(pthread_create) X(pthread_atfork) X(malloc) X(calloc)       \
-        X(memalign) X(realloc)
+    X(mmap) X(munmap) X(mprotect) X(madvise) X(mremap) X(open) X(read)         \
+    X(sysinfo) X(getrlimit) X(pthread_create) X(pthread_atfork)                \
+    X(malloc) X(calloc) X(memalign) X(realloc)
+/* clang-format on */
 
 enum function {
 #define X(name) FAULT_##name,
