@@ -122,9 +122,8 @@ static bool parse_number(const struct option_row *row, const char *text)
     if (row->type == SIZE && row->initial == OPTION_AUTO &&
         strcasecmp(text, "auto") == 0)
         value = OPTION_AUTO;
-    else if (!parse_typed(row, text, &value))
-        return false;
-    else if (value < row->min || value > row->max)
+    else if (!parse_typed(row, text, &value) || value < row->min ||
+             value > row->max)
         return false;
     *(size_t *)row->value = value;
     return true;

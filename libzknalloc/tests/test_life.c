@@ -101,6 +101,9 @@ static void spawns(void)
  * and each with threads of its own.  What those held is lost to the child. */
 static void generations(void)
 {
+#if defined(__SANITIZE_THREAD__)
+    exit(SKIPPED); /* it takes the child's threads for its parent's */
+#endif
     for (int depth = 0; depth < 4; depth++) {
         start_crew(NULL);
         usleep(3000);
@@ -232,6 +235,9 @@ static void core_dump(void)
 {
     char folder[] = "/tmp/zkn-core-XXXXXX", name[64], pattern[256] = "";
     struct rlimit limit = {256 * MIB, 256 * MIB};
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    exit(SKIPPED); /* their shadow memory would be in it */
+#endif
     FILE *file = fopen("/proc/sys/kernel/core_pattern", "r");
     if (file == NULL || fgets(pattern, sizeof pattern, file) == NULL ||
         strcmp(pattern, "core\n") != 0)
@@ -297,6 +303,9 @@ static void on_alarm_fork(int signal)
 /* A process with one thread may fork in a signal handler, wherever it is. */
 static void fork_in_handler(void)
 {
+#if defined(__SANITIZE_THREAD__)
+    exit(SKIPPED); /* it has a thread of its own */
+#endif
     struct itimerval often = {{0, 2000}, {0, 2000}}, never = {{0, 0}, {0, 0}};
     CHECK_TRUE(signal(SIGALRM, on_alarm_fork) != SIG_ERR);
     CHECK(setitimer(ITIMER_REAL, &often, NULL), ==, 0);

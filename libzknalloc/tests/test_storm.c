@@ -41,7 +41,7 @@ static const struct {
 
 #define OPTIONS (sizeof options_tried / sizeof options_tried[0])
 
-static size_t threads = 4, operations = 16000, combinations = 10, seed = 1;
+static size_t threads = 4, operations = 12000, combinations = 8, seed = 1;
 static struct actor actors[THREADS_MOST];
 static pthread_barrier_t barrier;
 
