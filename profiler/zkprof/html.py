@@ -61,7 +61,7 @@ def page(report: Report) -> str:
             "memory": pagedata.memory_chart(m),
             "strip": pagedata.thread_strip(m),
             "flame": flame,
-            "curve": [(point.bytes, point.hit_rate) for point in getattr(e, "cache_curve", ())],
+            "curve": [(point.bytes, point.hit_rate) for point in e.cache_curve],
         },
         m=m,
         e=e,
