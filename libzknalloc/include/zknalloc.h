@@ -157,7 +157,8 @@ typedef void zkn_on_unmap_t(void *ctx, void *addr, size_t length);
  * 32 MiB at least, and moves, softens or gives back nothing of its own accord;
  * zkn_release_cache() and zkn_stage_boundary() give back the ranges of which
  * nothing is live.  Hooks are called without a lock, by any thread that
- * allocates, and may allocate themselves.  They are not inherited by fork():
+ * allocates, and may allocate themselves; they must neither fork() nor wait for
+ * a thread that does.  They are not inherited by fork():
  * the child has none.
  * Errors: -EINVAL where one of the two is NULL, -EBUSY where there are hooks,
  * -ECANCELED where ON_MAP refused what is there already, -ENOMEM. */

@@ -20,6 +20,16 @@ static unsigned long moved[HEAP_SPAN_MOST / HUGE_PAGE / BITS];
  * a moment in which another thread's mmap() could come between: never again. */
 static bool refused;
 
+/* The kernel refused a move of several huge pages, over a boundary between
+ * mappings that the program made (by mlock(), or madvise()): from now on each
+ * goes alone. */
+static bool singly;
+
+bool assemble_able(void)
+{
+    return !refused && !load_relaxed(&hooked) && heap.moves < MOVES_MOST;
+}
+
 static bool is_moved(size_t unit)
 {
     return (moved[unit / BITS] >> (unit % BITS)) & 1;
@@ -63,7 +73,7 @@ static struct region *pick_donor(uint32_t pages, unsigned node)
         if (trim_core(run, &page, &end)) {
             end = (uint32_t)min_size(end, (size_t)page + pages);
             /* mremap() takes pages of one mapping. */
-            if (assembled(page, end - page))
+            if (singly || assembled(page, end - page))
                 end = page + (uint32_t)HUGE_PAGES;
             run = tiling_carve(run, page, end - page, &zero);
             store_relaxed(&run->state, REGION_BUSY);
@@ -88,8 +98,6 @@ static bool move(uint32_t from, uint32_t to, uint32_t pages)
 {
     size_t unit = HUGE_PAGES;
     char *target = page_address(to);
-    if (refused || load_relaxed(&hooked) || heap.moves >= MOVES_MOST)
-        return false;
     heap.busy++;
     heap_unlock();
     int error = os_move(page_address(from), target, pages_to_bytes(pages));
@@ -100,7 +108,7 @@ static bool move(uint32_t from, uint32_t to, uint32_t pages)
     heap.busy--;
     if (error != 0) {
         stats_add(STAT_fallback_move, 1);
-        refused = true;
+        *(pages > unit ? &singly : &refused) = true;
         return false;
     }
     for (size_t i = 0; i < pages / unit; i++)
@@ -112,13 +120,12 @@ static bool move(uint32_t from, uint32_t to, uint32_t pages)
 uint32_t assemble_move(uint32_t from, uint32_t to, uint32_t pages)
 {
     uint32_t done = 0;
-    while (done < pages) {
+    while (done < pages && assemble_able()) {
         uint32_t step = pages - done;
-        if (assembled(from + done, step))
+        if (singly || assembled(from + done, step))
             step = (uint32_t)HUGE_PAGES;
-        if (!move(from + done, to + done, step))
-            break;
-        done += step;
+        if (move(from + done, to + done, step))
+            done += step;
     }
     return done;
 }
@@ -131,7 +138,7 @@ uint32_t assemble(struct region *region)
         (size_t)region->page + region->zero_first + region->zero_pages, unit);
     uint32_t done = 0;
 
-    while (to < stop && tiling_stocked()) {
+    while (to < stop && assemble_able() && tiling_stocked()) {
         struct region *donor =
             pick_donor_near((uint32_t)(stop - to), region->node);
         if (donor == NULL)
@@ -139,10 +146,10 @@ uint32_t assemble(struct region *region)
         uint32_t pages = donor->pages;
         bool moved_it = move(donor->page, (uint32_t)to, pages);
         tiling_free(donor, moved_it ? REGION_ZERO : REGION_DIRTY);
-        if (!moved_it)
-            break;
-        to += pages;
-        done += pages;
+        if (moved_it) {
+            to += pages;
+            done += pages;
+        }
     }
     if (done > 0) {
         /* What was moved is not zero; keep what lies behind it. */

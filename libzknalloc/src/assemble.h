@@ -9,18 +9,23 @@
  * huge page at a time, which costs microseconds where a fault must clear
  * 2 MiB.  The addresses that the pages leave become ZERO runs.
  *
- * Each move leaves a mapping whose offset differs from its neighbours', so
- * the number of mappings grows by two.  moves counts them; past MOVES_MOST
- * memory is given back instead, and where moved pages lie it is given back by
- * mapping the range afresh, which makes one mapping of it again.
+ * What was moved lies at an offset in its mapping that differs from its
+ * neighbours', so the number of mappings grows by two a move at most.  moves
+ * counts the huge pages that were moved; past MOVES_MOST memory is given back
+ * instead, and where moved pages lie it is given back by mapping the range
+ * afresh, which makes one mapping of it again.
  */
 #ifndef ZKN_ASSEMBLE_H
 #define ZKN_ASSEMBLE_H
 
 #include "tiling.h"
 
-/* The most moves outstanding: far below vm.max_map_count, 65 530. */
+/* The most huge pages that lie where they were moved to: even with a mapping
+ * for each, far below vm.max_map_count, 65 530. */
 #define MOVES_MOST 4096
+
+/* Whether pages can be moved at all.  Needs heap.lock. */
+HIDDEN bool assemble_able(void);
 
 /* Move pages from free runs under the ZERO huge pages of REGION, which is the
  * caller's, as far as there are any: within the budget too, since a move

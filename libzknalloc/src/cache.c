@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "assemble.h"
 #include "debug.h"
 #include "heap.h"
 #include "init.h"
@@ -72,10 +73,9 @@ static void give(struct region *chain)
 
 /* ----------------------------------------------------------------- allocate */
 
-/* Count a region that the page heap served, FRESH of its pages from the
- * kernel, for a request of SIZE bytes. */
-static struct region *counted(struct region *region, size_t size,
-                              uint32_t fresh)
+/* Note in the counters that the page heap served a request of SIZE bytes by
+ * REGION, FRESH of its pages from the kernel.  Returns REGION. */
+static struct region *noted(struct region *region, size_t size, uint32_t fresh)
 {
     if (region == NULL)
         return NULL;
@@ -103,21 +103,21 @@ static struct region *take_resident(struct heap_request request, size_t size)
             region = heap_take(request, HEAP_RESIDENT, &fresh);
         }
     }
-    return counted(region, size, fresh);
+    return noted(region, size, fresh);
 }
 
 static struct region *take_any(struct heap_request request, size_t size)
 {
     uint32_t fresh = 0;
     struct region *region = heap_take(request, HEAP_ANY, &fresh);
-    return counted(region, size, fresh);
+    return noted(region, size, fresh);
 }
 
-static struct region *take_sparse(uint32_t pages, size_t size, bool probe)
+static struct region *take_sparse(size_t size, bool probe)
 {
     uint32_t fresh = 0;
-    struct region *region = zero_take(pages, probe, &fresh);
-    return counted(region, size, fresh);
+    struct region *region = zero_take(pages_for(size), probe, &fresh);
+    return noted(region, size, fresh);
 }
 
 /* Fault in what of REGION is new, in one system call. */
@@ -145,14 +145,11 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
 
     struct heap_request request = request_for(size, alignment);
     struct region *region = NULL;
-    if (zeroed) {
+    bool learning = zeroed && size >= SPARSE_LEAST && alignment <= HUGE_PAGE;
+    if (zeroed)
         stats_add(STAT_callocs, 1);
-        if (size >= SPARSE_LEAST && alignment <= HUGE_PAGE) {
-            region = take_sparse(request.pages, size, false);
-            if (region != NULL)
-                return publish(region);
-        }
-    }
+    if (learning && (region = take_sparse(size, false)) != NULL)
+        return publish(region);
     if (magazine_fits(request.pages) && likely(alignment <= 64))
         region = magazine_take(request.pages, size);
     if (likely(region != NULL)) {
@@ -161,12 +158,9 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
     } else {
         give(magazine_tick());
         region = take_resident(request, size);
-        if (region == NULL && zeroed && size >= SPARSE_LEAST &&
-            alignment <= HUGE_PAGE) {
-            region = take_sparse(request.pages, size, true);
-            if (region != NULL)
-                return publish(region);
-        }
+        if (region == NULL && learning &&
+            (region = take_sparse(size, true)) != NULL)
+            return publish(region);
         if (region == NULL) {
             region = take_any(request, size);
             if (region != NULL && options.populate && !zeroed)
@@ -177,7 +171,9 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
     }
     if (unlikely(options.debug != DEBUG_OFF))
         debug_take(region, size, alignment);
-    region->zeroed = zeroed;
+    region->zeroed = learning;
+    if (learning)
+        region->asked = pages_for(size);
     if (zeroed)
         zero_clear(region, size);
     return publish(region);
@@ -219,8 +215,7 @@ void cache_free(void *ptr, size_t size)
         watch_free(zero_give(region));
         return;
     }
-    if (unlikely(region->zeroed) &&
-        pages_to_bytes(region->pages) >= SPARSE_LEAST)
+    if (unlikely(region->zeroed))
         zero_learn(region);
 
     if (likely(magazine_fits(region->pages))) {
@@ -243,9 +238,9 @@ void cache_free(void *ptr, size_t size)
 #define RELOCATE (8 * MIB)
 
 /* Where a growing region goes, in order of preference: into resident pages
- * that follow it, into resident pages elsewhere, into fresh pages that follow
- * it, into fresh pages elsewhere; large ones rather stay where they are, or
- * take their pages along. */
+ * that follow it; from 4 MiB on into fresh pages that follow it, and from 8 MiB
+ * on elsewhere with its pages; into resident pages elsewhere, by a copy; into
+ * fresh pages that follow it; into fresh pages elsewhere. */
 static void *grow(struct region *region, void *ptr, size_t size)
 {
     size_t old = capacity(region);
@@ -265,10 +260,11 @@ static void *grow(struct region *region, void *ptr, size_t size)
     }
     if (!done && old >= GROW_IN_PLACE)
         done = heap_extend(region, pages, HEAP_ANY, &fresh);
-    if (!done && old >= RELOCATE && !options.wipe) {
+    if (!done && old >= RELOCATE && !options.wipe && assemble_able()) {
         store_relaxed(&region->state, REGION_HELD);
-        moved = counted(heap_relocate(region, pages, &fresh), size, fresh);
+        moved = heap_relocate(region, pages, &fresh);
         if (moved != NULL) {
+            noted(moved, size, fresh);
             stats_add(STAT_frees, 1);
             stats_sub(STAT_regions_now, 1);
             return publish(moved);
@@ -285,6 +281,7 @@ static void *grow(struct region *region, void *ptr, size_t size)
             return NULL;
     }
     if (moved == NULL) {
+        region->zeroed = false; /* its class is another now */
         stats_add(STAT_bytes_hit, pages_to_bytes(more - fresh));
         stats_add(STAT_bytes_missed, pages_to_bytes(fresh));
         return ptr;
@@ -316,7 +313,7 @@ static void *resize_sparse(struct region *region, void *ptr, size_t size)
     }
     struct region *moved = zero_grow(region, pages, &fresh);
     if (moved != NULL) {
-        counted(moved, size, fresh);
+        noted(moved, size, fresh);
     } else {
         moved = take_any(request_for(size, 1), size);
         if (moved == NULL)

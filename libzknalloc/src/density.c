@@ -18,10 +18,10 @@
 
 /* By a hash of the size (Knuth's multiplicative one); a size that comes takes
  * the place of another. */
-#define CLASS_BITS 6
+#define CLASS_BITS 10
 static struct density classes[1 << CLASS_BITS];
 
-/* What sizes turned out to be, in pages. */
+/* What the sizes of all classes turned out to be, in pages. */
 static size_t found_sparse, found_dense;
 
 /* What a page costs, in ns.  The first two are measured once, the others
@@ -51,11 +51,26 @@ void density_cost(enum density_cost which, uint64_t ns, size_t pages)
                   (unsigned)min_size(next, max_size(now, was)));
 }
 
+static void set_verdict(struct density *c, enum verdict verdict)
+{
+    if (c->verdict == DENSE)
+        found_dense -= c->pages;
+    else if (c->verdict == SPARSE)
+        found_sparse -= c->pages;
+    if (verdict == DENSE)
+        found_dense += c->pages;
+    else if (verdict == SPARSE)
+        found_sparse += c->pages;
+    c->verdict = verdict;
+}
+
 struct density *density_of(uint32_t pages)
 {
     struct density *c = &classes[(pages * 2654435769U) >> (32 - CLASS_BITS)];
-    if (c->pages != pages)
+    if (c->pages != pages) {
+        set_verdict(c, UNKNOWN);
         *c = (struct density){.pages = pages, .patience = PATIENCE_LEAST};
+    }
     return c;
 }
 
@@ -66,9 +81,7 @@ bool density_presumed(void)
 
 void density_found_dense(struct density *c)
 {
-    if (c->verdict != DENSE)
-        found_dense += c->pages;
-    c->verdict = DENSE;
+    set_verdict(c, DENSE);
     c->wait = c->patience;
     c->trial = 0;
 }
@@ -128,9 +141,7 @@ void density_learn(struct density *c, uint32_t kept, uint32_t touched)
     /* A program that reads before it writes faults twice. */
     bool faults = density_restless(c) && 2 * c->touched * each > dense;
     if (touched <= c->pages / 2 && !faults) {
-        if (c->verdict != SPARSE)
-            found_sparse += c->pages;
-        c->verdict = SPARSE;
+        set_verdict(c, SPARSE);
         c->trial = 0;
         return;
     }

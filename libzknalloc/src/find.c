@@ -13,6 +13,9 @@
 /* Runs to look at, largest first, when free runs must be combined. */
 #define MIXED_TRIES 16
 
+/* Free runs on either side of one to combine it with, at most. */
+#define AROUND_MOST 64
+
 /* ----------------------------------------------------------------- growing */
 
 /* Make metadata accessible.  Its pages are populated, since their first
@@ -25,7 +28,7 @@ static int commit_metadata(char *addr, size_t length)
     return error;
 }
 
-bool grow_pool(void)
+static bool grow_pool(void)
 {
     uint32_t from = heap.pool_size;
     uint32_t step = (uint32_t)max_size(
@@ -39,6 +42,15 @@ bool grow_pool(void)
     if (error == 0 && heap.pool_size == from)
         heap.pool_size = from + step;
     return error == 0;
+}
+
+bool stock_up(void)
+{
+    while (!tiling_stocked()) {
+        if (!grow_pool())
+            return false;
+    }
+    return true;
 }
 
 /* Make the map cover PAGES pages.  Called and returns with the lock. */
@@ -101,6 +113,9 @@ bool grow_top(uint32_t pages)
             break;
         tail = at = run->page;
     }
+    /* There is room enough, but not of the kind that is wanted. */
+    if (tail + (size_t)pages <= top)
+        tail = top;
     size_t limit = heap.span >> heap.page_shift;
     size_t want = top + step(max_size(tail + (size_t)pages, top + 1) - top);
     if (want > limit)
@@ -164,12 +179,17 @@ static struct window window_around(const struct heap_request *request,
     struct region *start = run, *r;
     uint32_t reach = run->page + run->pages;
 
-    for (r = run; r != NULL && is_free(r); r = tiling_before(r)) {
+    /* Each of the runs is looked at from the start: not too many of them. */
+    unsigned runs = 0;
+    for (r = run; r != NULL && is_free(r) && runs < AROUND_MOST;
+         r = tiling_before(r), runs++) {
         start = r;
         if (run->page - r->page >= request->pages)
             break;
     }
-    for (r = run; r != NULL && is_free(r); r = tiling_after(r)) {
+    runs = 0;
+    for (r = run; r != NULL && is_free(r) && runs < AROUND_MOST;
+         r = tiling_after(r), runs++) {
         reach = r->page + r->pages;
         if (reach - run->page >= request->pages + request->align)
             break;
@@ -241,10 +261,8 @@ struct window find_place(const struct heap_request *request,
                          enum heap_source source)
 {
     for (;;) {
-        while (!tiling_stocked()) {
-            if (!grow_pool())
-                return (struct window){0};
-        }
+        if (!stock_up())
+            return (struct window){0};
         struct window place = {0};
         if (source != HEAP_UNTOUCHED) {
             place = window_dirty(request);

@@ -27,7 +27,8 @@ HIDDEN struct window find_place(const struct heap_request *request,
  * by the time it returns. */
 HIDDEN bool grow_top(uint32_t pages);
 
-/* Make more descriptors accessible. */
-HIDDEN bool grow_pool(void);
+/* Make sure that tiling_stocked(), though it may drop the lock; false where
+ * there is no memory for descriptors. */
+HIDDEN bool stock_up(void);
 
 #endif /* ZKN_FIND_H */

@@ -142,7 +142,7 @@ static uint32_t settle(struct region *region, uint32_t keep, uint32_t zero,
     uint32_t moved = assemble(region);
     zero -= moved;
     /* Short of descriptors, the region simply stays longer. */
-    if (surplus > 0 && (tiling_stocked() || grow_pool())) {
+    if (surplus > 0 && stock_up()) {
         heap.live -= surplus;
         tiling_shorten(region, keep, REGION_DIRTY);
         zero -= (uint32_t)min_size(surplus, zero);
@@ -246,14 +246,16 @@ size_t heap_give_sparse(struct region *region, enum region_state state,
     return dirty;
 }
 
-/* The pages that follow REGION without a gap and may be used: DIRTY ones
- * alone, or free ones, or free ones after growing the heap. */
-static uint32_t room_after(const struct region *region, enum heap_source source)
+/* The pages, up to ENOUGH, that follow REGION without a gap and may be used:
+ * DIRTY ones alone, or free ones, or free ones after growing the heap. */
+static uint32_t room_after(const struct region *region, enum heap_source source,
+                           uint32_t enough)
 {
     uint32_t room = 0;
     for (struct region *run = tiling_after(region);
-         run != NULL && (source == HEAP_RESIDENT ? state_of(run) == REGION_DIRTY
-                                                 : is_free(run));
+         run != NULL && room < enough &&
+         (source == HEAP_RESIDENT ? state_of(run) == REGION_DIRTY
+                                  : is_free(run));
          run = tiling_after(run))
         room += run->pages;
     return room;
@@ -264,13 +266,13 @@ bool heap_extend(struct region *region, uint32_t pages, enum heap_source source,
 {
     uint32_t more = pages - region->pages;
     heap_lock();
-    uint32_t room = room_after(region, source);
+    uint32_t room = room_after(region, source, more);
     if (room < more && source == HEAP_ANY &&
         region->page + region->pages + room == load_relaxed(&heap.top) &&
         grow_top(more))
-        room = room_after(region, source);
-    bool done = room >= more && (tiling_stocked() || grow_pool()) &&
-                room_after(region, source) >= more;
+        room = room_after(region, source, more);
+    bool done =
+        room >= more && stock_up() && room_after(region, source, more) >= more;
     if (done) {
         uint32_t end = region->page + pages, had = region->pages, zero;
         end = whole_end(end, run_with(tiling_after(region), end - 1));
@@ -287,7 +289,7 @@ static void give_moved(struct region *old, uint32_t from, uint32_t done)
 {
     uint32_t head = from - old->page;
     heap.live -= old->pages;
-    if (done == 0 || !(tiling_stocked() || grow_pool())) {
+    if (done == 0 || !stock_up()) {
         tiling_free(old, REGION_DIRTY);
         return;
     }
@@ -341,6 +343,7 @@ struct region *heap_relocate(struct region *old, uint32_t pages,
         region->zero_first = had;
         region->zero_pages = region->pages - had;
         *fresh = settle(region, pages, region->zero_pages, region->pages);
+        *fresh += whole - done;
     }
     heap_unlock();
     return region;

@@ -83,7 +83,7 @@ extern HIDDEN struct heap heap;
  * touches first. */
 static inline unsigned heap_node(void)
 {
-    return unlikely(heap.nodes > 1) ? os_node() % NODES_MOST : 0;
+    return unlikely(heap.nodes > 1) ? os_node(NULL) % heap.nodes : 0;
 }
 
 /* A request: PAGES pages whose address is a multiple of ALIGN pages. */

@@ -116,6 +116,20 @@ static int unset(void)
         denounce(range);
         heap_lock();
     }
+    /* What was given back need not be announced any more. */
+    struct region *bare;
+    int error = 0;
+    while (error == 0 &&
+           (bare = tree_fit(&heap.free[0][REGION_BARE], 1)) != NULL) {
+        tiling_detach(bare);
+        heap.busy++;
+        heap_unlock();
+        error =
+            os_commit(page_address(bare->page), pages_to_bytes(bare->pages));
+        heap_lock();
+        heap.busy--;
+        tiling_free(bare, error == 0 ? REGION_ZERO : REGION_BARE);
+    }
     heap_unlock();
     return 0;
 }

@@ -38,8 +38,6 @@
 /* Less address space than this is not worth having. */
 #define RESERVE_LEAST (GIB / 4)
 
-#define RESERVE_MOST ((size_t)8 << 40)
-
 /* Where the limit on address space is finite, half of what is left. */
 static size_t address_space(void)
 {

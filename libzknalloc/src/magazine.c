@@ -123,6 +123,14 @@ static struct region *empty(struct shard *shard, struct slot *slot,
     return chain;
 }
 
+/* Note the node of SHARD's CPU, if this thread still runs on it. */
+static COLD void learn_node(struct shard *shard)
+{
+    unsigned cpu = 0, node = os_node(&cpu);
+    if (&shards[cpu % SHARDS] == shard)
+        shard->node = (uint8_t)(node % heap.nodes);
+}
+
 struct region *magazine_put(struct region *region)
 {
     struct region *chain = NULL;
@@ -139,7 +147,7 @@ struct region *magazine_put(struct region *region)
         chain = empty(shard, slot, NULL);
     size_t total = load_relaxed(&shard->pages) + pages;
     if (unlikely(shard->node == NODE_UNKNOWN))
-        shard->node = (uint8_t)heap_node();
+        learn_node(shard);
     /* Another node's memory goes back to where its own will ask for it. */
     bool hold = likely(slot->pages == pages && region->node == shard->node) &&
                 total <= page_limit;

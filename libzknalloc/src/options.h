@@ -32,7 +32,7 @@
     X(BOOL, colour, "ZK_NALLOC_COLOUR", 1, 0, 1,                               \
       "start large regions at different cache sets")                           \
     X(BOOL, populate, "ZK_NALLOC_POPULATE", 0, 0, 1,                           \
-      "fault new memory in at once, not page by page as it is touched")        \
+      "fault new buffers in at once, not page by page as they are touched")    \
     X(BOOL, sparse, "ZK_NALLOC_SPARSE", 1, 0, 1,                               \
       "serve zeroed memory of which little is used in small pages")            \
     X(BOOL, wipe, "ZK_NALLOC_WIPE", 0, 0, 1,                                   \

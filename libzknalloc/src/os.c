@@ -96,8 +96,8 @@ int os_renew(char *addr, size_t length)
                     ? 0
                     : -1);
     /* msync() of private memory does nothing, but to look for gaps. */
-    if (error != 0 &&
-        COUNTED(STAT_syscalls_map, msync(addr, length, MS_ASYNC)) != 0)
+    if (error != 0 && COUNTED(STAT_syscalls_map,
+                              syscall(SYS_msync, addr, length, MS_ASYNC)) != 0)
         log_misuse("cannot map memory afresh", addr);
     if (error == 0)
         os_advise_huge(addr, length);

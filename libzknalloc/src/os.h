@@ -99,9 +99,9 @@ HIDDEN size_t os_memory_limit(void);
 HIDDEN unsigned os_memory_pressure(void);
 
 /* NUMA nodes of the machine, 1 where the kernel does not say; and the node of
- * the CPU that runs this. */
+ * the CPU that runs this, itself in *CPU unless that is NULL. */
 HIDDEN unsigned os_node_count(void);
-HIDDEN unsigned os_node(void);
+HIDDEN unsigned os_node(unsigned *cpu);
 
 /* Physical memory alone, in bytes. */
 HIDDEN size_t os_physical_memory(void);

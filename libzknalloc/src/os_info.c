@@ -186,8 +186,8 @@ unsigned os_node_count(void)
     return (unsigned)strtoul(last, NULL, 10) + 1;
 }
 
-unsigned os_node(void)
+unsigned os_node(unsigned *cpu)
 {
-    unsigned cpu, node;
-    return syscall(SYS_getcpu, &cpu, &node, NULL) == 0 ? node : 0;
+    unsigned node;
+    return syscall(SYS_getcpu, cpu, &node, NULL) == 0 ? node : 0;
 }

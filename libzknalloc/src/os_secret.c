@@ -79,7 +79,7 @@ int os_secret_map_memfd(char *addr, size_t length, bool vacant)
         if (error != 0 && vacant)
             os_secret_unmap(addr, length);
     }
-    close(fd);
+    (void)syscall(SYS_close, fd);
     errno = saved;
     return error;
 }
@@ -128,7 +128,7 @@ void os_random(void *bytes, size_t length)
 {
     int saved = errno;
     uint64_t now = os_now_ns();
-    if (getrandom(bytes, length, GRND_NONBLOCK) != (ssize_t)length) {
+    if (syscall(SYS_getrandom, bytes, length, GRND_NONBLOCK) != (long)length) {
         memset(bytes, 0x5a, length);
         memcpy(bytes, &now, min_size(length, sizeof now));
     }

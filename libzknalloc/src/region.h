@@ -51,7 +51,7 @@ struct region {
     struct region *left;
     union {
         struct region *right;
-        uint32_t asked; /* LIVE, sparse: pages that the program asked for */
+        uint32_t asked; /* LIVE, sparse or zeroed: pages asked for */
     };
     /* DIRTY and SPARSE: neighbours by age, see heap.h. */
     struct region *older, *newer;
@@ -63,7 +63,7 @@ struct region {
     bool soft : 1;    /* likewise: offered to the kernel since its last use */
     bool sparse : 1;  /* a few small pages of it are resident: see zero.h */
     bool probe : 1;   /* LIVE, sparse: to find out what its like is used for */
-    bool zeroed : 1;  /* LIVE: given out as zeroed memory */
+    bool zeroed : 1;  /* LIVE: given out as zeroed memory, to learn from */
     bool guarded : 1; /* LIVE: its last page is inaccessible (debug.h) */
     uint8_t node;     /* DIRTY, SPARSE, LIVE: whose memory it is; otherwise 0 */
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * tiling.h - how regions tile the heap: descriptors, splitting, coalescing
- * and the lists of free runs.  Only heap*.c include it; every function needs
- * heap.lock.
+ * and the lists of free runs.  Only the page heap and its budget include it;
+ * every function needs heap.lock.
  */
 #ifndef ZKN_TILING_H
 #define ZKN_TILING_H

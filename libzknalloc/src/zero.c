@@ -4,6 +4,7 @@
  */
 #include "zero.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "assemble.h"
@@ -157,13 +158,27 @@ static uint32_t count_resident(uint32_t page, uint32_t count)
 /* ----------------------------------------------------------------- learning
  */
 
-/* Look at the last probe, though its owner has it still: a program that
- * writes all of each buffer in turn is found out by the second one. */
-static void learn_from_probe(void)
+/* Whether sparse regions are in use at all. */
+static bool is_looking(void)
+{
+    return options.sparse && !load_relaxed(&hooked) && !load_relaxed(&blind);
+}
+
+/* Whether a request of class C may be a probe. */
+static bool may_probe(const struct density *c)
+{
+    return c->verdict == UNKNOWN && !density_presumed() &&
+           probing + c->pages <= PROBE_MOST >> heap.page_shift;
+}
+
+/* Before another probe, for a request of PAGES pages, look at the last one,
+ * though its owner has it still: a program that writes all of each buffer in
+ * turn is found out by the second one. */
+static void learn_from_probe(uint32_t pages)
 {
     uint32_t asked = 0, page = 0;
     heap_lock();
-    if (last_probe != NULL) {
+    if (last_probe != NULL && may_probe(density_of(pages))) {
         asked = last_probe->asked;
         page = last_probe->page;
     }
@@ -177,8 +192,10 @@ static void learn_from_probe(void)
 
 void zero_learn(struct region *region)
 {
+    if (!is_looking())
+        return;
     heap_lock();
-    struct density *c = density_of(region->pages);
+    struct density *c = density_of(region->asked);
     bool sample = c->verdict == UNKNOWN ||
                   (c->verdict == DENSE && c->trial == 0 && c->wait-- == 0);
     heap_unlock();
@@ -194,7 +211,7 @@ void zero_learn(struct region *region)
     }
     bool empty = used * SAMPLE <= samples * SAMPLE_FEW;
     heap_lock();
-    density_sampled(density_of(region->pages), empty);
+    density_sampled(density_of(region->asked), empty);
     heap_unlock();
 }
 
@@ -209,8 +226,7 @@ static uint32_t decide(uint32_t pages, bool *probe)
     heap_lock();
     struct density *c = density_of(pages);
     bool trial = c->trial > 0 && !c->on_trial;
-    *probe = *probe && c->verdict == UNKNOWN && !density_presumed() &&
-             probing + pages <= PROBE_MOST >> heap.page_shift;
+    *probe = *probe && may_probe(c);
     c->on_trial |= trial;
     if (c->verdict == SPARSE)
         counted = density_expected(c);
@@ -230,11 +246,15 @@ static void end_trial(uint32_t pages)
 
 struct region *zero_take(uint32_t pages, bool probe, uint32_t *fresh)
 {
-    if (!options.sparse || load_relaxed(&hooked) || load_relaxed(&blind) ||
-        !density_ready())
+    if (!is_looking())
         return NULL;
+    if (!density_ready()) {
+        /* Locked memory, say, which is resident whatever is used of it. */
+        store_relaxed(&blind, true);
+        return NULL;
+    }
     if (probe)
-        learn_from_probe();
+        learn_from_probe(pages);
     uint32_t counted = decide(pages, &probe);
     if (counted == 0)
         return NULL;
@@ -267,20 +287,34 @@ static void set_asked(struct region *region, uint32_t pages)
     heap_unlock();
 }
 
+/* REGION, which is live, counts as COUNTED pages from now on. */
+static void recount(struct region *region, uint32_t counted)
+{
+    heap_lock();
+    heap.live += counted - (size_t)region->counted;
+    region->counted = counted;
+    heap_unlock();
+}
+
 struct region *zero_grow(struct region *region, uint32_t pages, uint32_t *fresh)
 {
     /* The new pages will be written: that is what growing is for. */
-    uint32_t more = pages - region->asked, had = region->pages;
-    struct region *grown =
-        heap_take_sparse(pages, region->counted + more, fresh);
-    if (grown == NULL)
+    uint32_t had = region->pages, counts = region->counted;
+    uint32_t more = pages - region->asked;
+    recount(region, 0); /* the two are never both resident */
+    struct region *grown = heap_take_sparse(pages, counts + more, fresh);
+    if (grown == NULL) {
+        recount(region, counts);
         return NULL;
+    }
     grown->asked = pages;
     grown->probe = false;
     heap_lock();
     uint32_t moved = assemble_move(region->page, grown->page, had);
     heap_unlock();
     if (moved < had) {
+        recount(region, counts);
+        os_advise_small(page_address(grown->page), pages_to_bytes(had));
         memcpy(page_address(grown->page + moved),
                page_address(region->page + moved), pages_to_bytes(had - moved));
     } else {
@@ -297,6 +331,7 @@ void zero_shrink(struct region *region, uint32_t pages)
         return;
     (void)os_discard(page_address(region->page + pages),
                      pages_to_bytes(region->asked - pages));
+    end_trial(region->asked);
     set_asked(region, pages);
 }
 
@@ -318,7 +353,7 @@ static enum region_state drop(struct region *region, bool sparse)
 }
 
 /* The state that REGION is to be freed in; region->kept is what it keeps. */
-static enum region_state settle(struct region *region)
+static enum region_state leave(struct region *region)
 {
     uint32_t had = region->kept, asked = region->asked, touched = 0;
     region->kept = 0;
@@ -331,9 +366,12 @@ static enum region_state settle(struct region *region)
     if (unseen)
         return drop(region, true);
 
-    if (look(region->page, region->pages, limit, &touched) != 0) {
+    int error = look(region->page, region->pages, limit, &touched);
+    if (error != 0) {
         stats_add(STAT_fallback_scan, 1);
-        store_relaxed(&blind, true);
+        /* Too many files may be open just now; else it is for good. */
+        if (error != -EMFILE && error != -ENFILE)
+            store_relaxed(&blind, true);
         return drop(region, false);
     }
     heap_lock();
@@ -351,10 +389,13 @@ static enum region_state settle(struct region *region)
 size_t zero_give(struct region *region)
 {
     enum region_state state = REGION_SPARSE;
-    if (load_relaxed(&hooked))
+    if (load_relaxed(&hooked)) {
+        os_advise_huge(page_address(region->page),
+                       pages_to_bytes(region->pages));
         state = REGION_DIRTY;
-    else if (region->asked > 0)
-        state = settle(region);
+    } else if (region->asked > 0) {
+        state = leave(region);
+    }
     set_asked(region, 0);
     region->probe = false;
     return heap_give_sparse(region, state, (uint32_t)max_size(region->kept, 1));

@@ -92,6 +92,21 @@ static void churn(void)
         zkn_free(kept[i]);
 }
 
+/* Vectors that grow do not take ranges along round after round. */
+static void grow_two(void)
+{
+    char *ptr[2] = {NULL, NULL};
+    for (size_t size = MIB; size <= 32 * MIB; size *= 2) {
+        for (int i = 0; i < 2; i++) {
+            ptr[i] = zkn_realloc(ptr[i], size);
+            CHECK_TRUE(ptr[i] != NULL && announced(ptr[i], size));
+            memset(ptr[i], 1, size);
+        }
+    }
+    zkn_free(ptr[0]);
+    zkn_free(ptr[1]);
+}
+
 int main(void)
 {
     CHECK(zkn_set_region_hooks(on_map, NULL, NULL), ==, -EINVAL);
@@ -116,6 +131,12 @@ int main(void)
     CHECK(stats_now().bytes_moved, ==, moved);
     CHECK(stats_now().bytes_evicted, ==, 0);
     CHECK(unmaps, ==, 0);
+    grow_two();
+    grow_two();
+    size_t before = maps;
+    for (int i = 0; i < 4; i++)
+        grow_two();
+    CHECK(maps, ==, before);
     for (size_t i = 1; i < count; i++)
         CHECK(ranges[i].length, >=, 32 * MIB);
     CHECK(zkn_soften_cache(), ==, 0);
@@ -162,5 +183,11 @@ int main(void)
     maps = 0;
     zkn_free(zkn_alloc(64 * MIB));
     CHECK(maps, ==, 0);
+    /* And from the start. */
+    CHECK(zkn_set_region_hooks(on_map, on_unmap, &count), ==, 0);
+    churn();
+    zkn_release_cache();
+    CHECK(zkn_set_region_hooks(NULL, NULL, NULL), ==, 0);
+    CHECK(count, ==, 0);
     return 0;
 }

@@ -4,6 +4,8 @@
  * below in the place of the library's own (--wrap), so that a thread says on
  * which node it runs.
  */
+#include <sched.h>
+
 #include "heap.h"
 #include "model.h"
 #include "testing.h"
@@ -12,11 +14,13 @@
 
 static _Thread_local unsigned here;
 
-unsigned __wrap_os_node(void);
+unsigned __wrap_os_node(unsigned *cpu);
 unsigned __wrap_os_node_count(void);
 
-unsigned __wrap_os_node(void)
+unsigned __wrap_os_node(unsigned *cpu)
 {
+    if (cpu != NULL)
+        *cpu = (unsigned)sched_getcpu();
     return here;
 }
 
