@@ -29,14 +29,35 @@ struct heap heap = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* -------------------------------------------------------------------- lock */
 
+/* The lock is held for a fraction of a microsecond, so whoever wants it waits a
+ * little before it sleeps: this many looks. */
+#define SPINS 100
+
 /* Without an owner for so many looks, the lock is our own: between taking it
  * and writing that down no thread stays so long.  The first ones only let
  * others run, the later ones wait a millisecond. */
 #define OWNERLESS_YIELDS 1000
 #define OWNERLESS_MOST   10000
 
+static inline void pause_briefly(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 static COLD void wait_for_lock(uintptr_t self)
 {
+    for (unsigned i = 0; i < SPINS; i++) {
+        pause_briefly();
+        uintptr_t owner = load_relaxed(&heap.owner);
+        if (owner == self)
+            break;
+        if (owner == 0 && pthread_mutex_trylock(&heap.lock) == 0)
+            return;
+    }
     for (unsigned i = 0; pthread_mutex_trylock(&heap.lock) != 0; i++) {
         uintptr_t owner = load_relaxed(&heap.owner);
         if (owner == self || i > OWNERLESS_MOST)
