@@ -204,8 +204,10 @@ class SampledWindow:
             for name in self._classifier.overlays(cell.overlays):
                 self._overlays[name] += cell.count
         if self._alone:
-            with suppress(NoSuchProcessError):  # once it has ended, what was known stands
-                self._alone = not self._process.shares_pages()
+            # Once it has ended, what was known stands; until its parent has
+            # taken note it is there, without a stack.
+            with suppress(NoSuchProcessError):
+                self._alone = not self._process.stat().stack or not self._process.shares_pages()
 
     def pids(self) -> list[int]:
         """Return the processes that samples came from."""

@@ -347,6 +347,24 @@ def test_copies_of_the_zero_page_are_first_touches(
     assert share(m, Kind.FAULT_ANON) > 0.7
 
 
+def test_so_they_are_when_the_target_ends_unnoticed(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    """Ended, and not waited for yet, it has no stack to be told apart by."""
+    if reason := possible(Tier.KERNEL):
+        pytest.skip(reason)
+    with run(compiled("workload"), "zero") as target:
+
+        def on_tick(m: Measurement) -> None:
+            if m.cpu_s > 1:
+                target.kill()
+
+        m = measure(target.pid, 30.0, on_tick=on_tick, tier=Tier.KERNEL)
+    assert m.exited
+    assert share(m, Kind.FAULT_COW) == 0
+    assert share(m, Kind.FAULT_ANON) > 0.7
+
+
 def test_copies_after_a_fork_are_not(
     compiled: Callable[..., Path], run: Callable[..., Any]
 ) -> None:
