@@ -183,7 +183,7 @@ def fact_rows(m: Measurement, e: Estimate) -> Iterator[tuple[str, str]]:
         text += f"{size(e.growth.faulted)}, {percent(e.growth.share)} of it growth"
         yield "Memory", text
     zeroing = m.overlays.get("zeroing")
-    if zeroing and zeroing >= 0.005 * m.cpu_s:
+    if zeroing and m.cpu_s and zeroing >= 0.005 * m.cpu_s:
         text = f"{percent(zeroing / m.cpu_s)} of CPU time; it comes back where buffers are asked "
         yield "Zeroing", text + "for by calloc, which the low ends assume"
     preload = "works" if m.target.preloadable else "does not help"

@@ -87,7 +87,7 @@ def test_hit_rate_without_requests(python: Python) -> None:
 
 def test_release_and_soften() -> None:
     zk_nalloc.release_cache()
-    with zk_nalloc.alloc(16 * MIB, zeroed=True) as buffer:
+    with zk_nalloc.alloc(16 * MIB) as buffer:
         memoryview(buffer)[::4096] = b"\1" * (16 * MIB // 4096)
     before = zk_nalloc.stats()
     assert before.cached_now >= 16 * MIB
