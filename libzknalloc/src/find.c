@@ -71,8 +71,7 @@ static bool grow_map(uint32_t pages)
     return true;
 }
 
-/* Make the BUSY run accessible and free.  Called and returns with the lock. */
-static bool commit(struct region *run)
+bool commit_run(struct region *run)
 {
     heap.busy++;
     heap_unlock();
@@ -102,7 +101,7 @@ bool grow_top(uint32_t pages)
         uint32_t zero, want = (uint32_t)min_size(step(pages), bare->pages);
         bare = tiling_carve(bare, bare->page, want, &zero);
         store_relaxed(&bare->state, REGION_BUSY);
-        return commit(bare);
+        return commit_run(bare);
     }
 
     uint32_t top = load_relaxed(&heap.top);
@@ -126,7 +125,7 @@ bool grow_top(uint32_t pages)
         return true; /* other threads were here meanwhile: look again */
     struct region *run = tiling_add(REGION_BUSY, top, (uint32_t)want - top);
     store_relaxed(&heap.top, (uint32_t)want);
-    return commit(run);
+    return commit_run(run);
 }
 
 /* ------------------------------------------------------------------ finding */

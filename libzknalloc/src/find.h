@@ -27,6 +27,11 @@ HIDDEN struct window find_place(const struct heap_request *request,
  * by the time it returns. */
 HIDDEN bool grow_top(uint32_t pages);
 
+/* Make the BUSY run accessible, announce it to the hooks, if there are any, and
+ * free it: as ZERO, or as BARE where that failed.  Returns whether it is ZERO.
+ */
+HIDDEN bool commit_run(struct region *run);
+
 /* Make sure that tiling_stocked(), though it may drop the lock; false where
  * there is no memory for descriptors. */
 HIDDEN bool stock_up(void);

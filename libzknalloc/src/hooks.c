@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <sched.h>
 
+#include "find.h"
 #include "magazine.h"
 #include "os.h"
 #include "tiling.h"
@@ -118,17 +119,10 @@ static int unset(void)
     }
     /* What was given back need not be announced any more. */
     struct region *bare;
-    int error = 0;
-    while (error == 0 &&
-           (bare = tree_fit(&heap.free[0][REGION_BARE], 1)) != NULL) {
+    bool done = true;
+    while (done && (bare = tree_fit(&heap.free[0][REGION_BARE], 1)) != NULL) {
         tiling_detach(bare);
-        heap.busy++;
-        heap_unlock();
-        error =
-            os_commit(page_address(bare->page), pages_to_bytes(bare->pages));
-        heap_lock();
-        heap.busy--;
-        tiling_free(bare, error == 0 ? REGION_ZERO : REGION_BARE);
+        done = commit_run(bare);
     }
     heap_unlock();
     return 0;

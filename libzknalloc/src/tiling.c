@@ -85,11 +85,11 @@ static void age_unlink(struct region *region)
         region->older;
 }
 
-/* Link REGION in just after PLACE in age, or as the newest for NULL. */
-static void age_link(struct region *region, struct region *place)
+/* Link REGION in just before NEWER in age, or as the newest for NULL. */
+static void age_link(struct region *region, struct region *newer)
 {
-    region->older = place != NULL ? place : heap.newest;
-    region->newer = place != NULL ? place->newer : NULL;
+    region->newer = newer;
+    region->older = newer != NULL ? newer->older : heap.newest;
     *(region->older != NULL ? &region->older->newer : &heap.oldest) = region;
     *(region->newer != NULL ? &region->newer->older : &heap.newest) = region;
 }
@@ -192,7 +192,7 @@ static void cut(struct region *run, uint32_t page, uint32_t end)
         if (state == REGION_DIRTY) {
             heap.dirty += rest->pages;
             rest->used = run->used;
-            age_link(rest, run);
+            age_link(rest, run->newer);
             set_soft(rest, soft);
         }
     } else if (page > run_page) {
@@ -291,8 +291,5 @@ void tiling_mark_soft(struct region *region, uint16_t used)
     set_soft(region, true);
     age_unlink(region);
     region->used = used;
-    region->newer = first_younger(used);
-    region->older = region->newer != NULL ? region->newer->older : heap.newest;
-    *(region->older != NULL ? &region->older->newer : &heap.oldest) = region;
-    *(region->newer != NULL ? &region->newer->older : &heap.newest) = region;
+    age_link(region, first_younger(used));
 }
