@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from zkprof.classify import Classifier, NoKernelSymbolsError
+from zkprof.model import Tier
+from zkprof.sampler import PerfUnavailableError, Sampler
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -134,3 +138,24 @@ def cmake() -> str:
     if not found:
         pytest.skip("cmake is not installed")
     return found
+
+
+def possible(tier: Tier) -> str | None:
+    """Say why a tier is not possible here, None if it is."""
+    try:
+        if tier is Tier.KERNEL:
+            Sampler(os.getpid(), classifier=Classifier()).close()
+        elif tier is Tier.USER:
+            Sampler(os.getpid()).close()
+    except (PerfUnavailableError, NoKernelSymbolsError) as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(params=list(Tier), ids=str)
+def tier(request: pytest.FixtureRequest) -> Tier:
+    """Return each tier in turn; skip those that are not possible here."""
+    tier = Tier(request.param)
+    if reason := possible(tier):
+        pytest.skip(reason)
+    return tier

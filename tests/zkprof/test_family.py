@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from itertools import pairwise
@@ -12,36 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from zkprof.classify import Classifier, NoKernelSymbolsError
+from tests.zkprof.conftest import possible
 from zkprof.family import Family
 from zkprof.measure import measure
 from zkprof.model import Kind, Measurement, Tier
 from zkprof.procfs import Children, Process
-from zkprof.sampler import PerfUnavailableError, Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RATE = 997.0
-
-
-def possible(tier: Tier) -> str | None:
-    try:
-        if tier is Tier.KERNEL:
-            Sampler(os.getpid(), classifier=Classifier()).close()
-        elif tier is Tier.USER:
-            Sampler(os.getpid()).close()
-    except (PerfUnavailableError, NoKernelSymbolsError) as error:
-        return str(error)
-    return None
-
-
-@pytest.fixture(params=list(Tier), ids=str)
-def tier(request: pytest.FixtureRequest) -> Tier:
-    tier = Tier(request.param)
-    if reason := possible(tier):
-        pytest.skip(reason)
-    return tier
 
 
 def test_children_started_after_attaching(

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from zkprof.classify import Classifier, NoKernelSymbolsError, default_rules
+from tests.zkprof.conftest import possible
+from zkprof.classify import default_rules
 from zkprof.measure import TierUnavailableError, measure
 from zkprof.model import Kind, Measurement, Tier
 from zkprof.procfs import NoSuchProcessError, Process
-from zkprof.sampler import PerfUnavailableError, Sampler, paranoid_level
+from zkprof.sampler import paranoid_level
 from zkprof.target import describe
 
 if TYPE_CHECKING:
@@ -25,26 +26,6 @@ if TYPE_CHECKING:
 
 MM = (Kind.FAULT_ANON, Kind.PREFAULT, Kind.UNMAP, Kind.MADVISE, Kind.MMAP)
 RATE = 997.0
-
-
-def possible(tier: Tier) -> str | None:
-    """Say why a tier is not possible here, None if it is."""
-    try:
-        if tier is Tier.KERNEL:
-            Sampler(os.getpid(), classifier=Classifier()).close()
-        elif tier is Tier.USER:
-            Sampler(os.getpid()).close()
-    except (PerfUnavailableError, NoKernelSymbolsError) as error:
-        return str(error)
-    return None
-
-
-@pytest.fixture(params=list(Tier), ids=str)
-def tier(request: pytest.FixtureRequest) -> Tier:
-    tier = Tier(request.param)
-    if reason := possible(tier):
-        pytest.skip(reason)
-    return tier
 
 
 def share(m: Measurement, *kinds: Kind) -> float:
