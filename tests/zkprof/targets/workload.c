@@ -260,6 +260,7 @@ static void workers(void)
     if (child == 0) {
         for (int i = 0; i < 4; i++)
             touch(map(MAP_ANONYMOUS, -1));
+        usleep(100000); /* long enough to be seen, however fast the machine */
         _exit(0);
     }
     waitpid(child, NULL, 0);
