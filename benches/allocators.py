@@ -68,6 +68,9 @@ class Allocator:
         The cargo package below ``benches/rust`` whose program has this allocator built in.
     package
         The name under which that allocator is published.
+    behind
+        Returns a second library, which serves what the first one leaves to the next
+        allocator: blocks below 64 KiB.
     get
         What to type to get it.
     """
@@ -79,6 +82,7 @@ class Allocator:
     finder: Finder | None = None
     crate: str | None = None
     package: str = ""
+    behind: Finder | None = None
     get: str = ""
 
 
@@ -92,17 +96,21 @@ class Found:
         What was looked for.
     library
         The file to preload; None for the C library and for crates.
+    behind
+        The file to preload after it, if any.
     missing
         Why it cannot be measured, with the fix; None where it can.
     """
 
     allocator: Allocator
     library: Path | None = None
+    behind: Path | None = None
     missing: str | None = None
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables that put a program on this allocator."""
-        preload = {} if self.library is None else {"LD_PRELOAD": str(self.library)}
+        libraries = [str(library) for library in (self.library, self.behind) if library]
+        preload = {"LD_PRELOAD": ":".join(libraries)} if libraries else {}
         return {**self.allocator.env, **preload}
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -199,6 +207,15 @@ _ALL = (
         OWN,
         finder=_zknalloc,
         get=f"build it, then --preload PATH/{_PRELOAD} or {PRELOAD_VARIABLE}=PATH",
+    ),
+    # For provers whose small blocks weigh as much as their large ones.
+    Allocator(
+        f"{OWN}-mimalloc3",
+        "libzknalloc, defaults, mimalloc 3 behind it",
+        OWN,
+        finder=_zknalloc,
+        behind=_mimalloc3,
+        get=f"--preload PATH/{_PRELOAD} and pip install cmeel-mimalloc",
     ),
     Allocator("glibc", "glibc, defaults", "glibc"),
     # The base line to beat: what an operator can type for any prover, as it was built.
@@ -374,6 +391,8 @@ def find(specs: Iterable[str], preload: Path | None = None) -> list[Found]:
             library = preload.resolve() if preload.is_file() else None
         else:
             library = allocator.finder()
-        missing = None if library else f"not found; to get it: {allocator.get}"
-        found.append(Found(allocator, library, missing))
+        behind = allocator.behind() if allocator.behind else None
+        whole = library and (behind or not allocator.behind)
+        missing = None if whole else f"not found; to get it: {allocator.get}"
+        found.append(Found(allocator, library, behind, missing))
     return found

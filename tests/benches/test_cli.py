@@ -85,6 +85,24 @@ def test_the_callers_settings_do_not_leak() -> None:
     }
 
 
+def test_a_second_library_is_loaded_after_the_first() -> None:
+    found = Found(Allocator("a", "a", "a"), Path("/a.so"), Path("/b.so"))
+    assert found.variables() == {"LD_PRELOAD": "/a.so:/b.so"}
+
+
+def test_a_second_library_that_is_gone_is_missing(
+    monkeypatch: pytest.MonkeyPatch, shim: Path
+) -> None:
+    monkeypatch.setenv(allocators.PRELOAD_VARIABLE, str(shim))
+    monkeypatch.setattr(
+        allocators,
+        "_parse",
+        lambda _: Allocator("a", "a", "a", finder=lambda: shim, behind=lambda: None, get="b"),
+    )
+    (found,) = allocators.find(["a"])
+    assert found.missing == "not found; to get it: b"
+
+
 def test_a_preload_that_is_gone_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(allocators.PRELOAD_VARIABLE, "/nowhere/libzknalloc_preload.so")
     (found,) = allocators.find(["zknalloc"])
