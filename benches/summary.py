@@ -115,8 +115,9 @@ class Summary:
 
 
 def is_own(subject: str) -> bool:
-    """Whether `subject` is this project's library, with whatever settings."""
-    return subject.partition("+")[0] == OWN
+    """Whether `subject` is this project's library, with whatever settings or company."""
+    allocator = REGISTRY.get(subject.partition("+")[0])
+    return allocator is not None and allocator.family == OWN
 
 
 def is_peer(subject: str) -> bool:

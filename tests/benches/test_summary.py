@@ -99,6 +99,8 @@ def test_the_library_is_not_its_own_peer() -> None:
     )
     assert {r.best_peer for r in figures.rows} == {"tcmalloc"}
     assert is_own("zknalloc+A=1")
+    assert is_own("zknalloc-mimalloc3")
+    assert not is_own(LIMIT)
     assert not is_peer("zknalloc+A=1")
     assert is_peer("glibc+A=1")
     assert not is_peer(LIMIT)
