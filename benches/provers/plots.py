@@ -11,29 +11,25 @@ from matplotlib.figure import Figure
 
 from benches.allocators import OWN
 
-from .report import Summary
+from .report import Summary, groups, row_of
 
 mpl.rcParams["svg.hashsalt"] = "provers"  # the same figures give the same file
 
 
 def draw(rows: Sequence[Summary], folder: Path) -> list[Path]:
     """Write provers.svg and provers.png; both axes are shares of glibc's defaults."""
-    provers = [
-        name
-        for name in dict.fromkeys(row.prover for row in rows)
-        if any(row.prover == name and row.allocator == "glibc" for row in rows)
-    ]
-    if not provers:
+    cases = {case: own for case, own in groups(rows).items() if row_of(own, "glibc")}
+    if not cases:
         return []
-    columns = min(3, len(provers))
-    lines = -(-len(provers) // columns)
+    columns = min(3, len(cases))
+    lines = -(-len(cases) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.6 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).flat
     colours = mpl.colormaps["tab20"]
     names = list(dict.fromkeys(row.allocator for row in rows))
-    for axis, prover in zip(axes, provers, strict=False):
-        own = [row for row in rows if row.prover == prover]
-        base = next(row for row in own if row.allocator == "glibc")
+    for axis, (case, own) in zip(axes, cases.items(), strict=False):
+        base = row_of(own, "glibc")
+        assert base is not None, "cases without glibc are left out"
         for row in own:
             ours = row.allocator.partition("+")[0] == OWN
             axis.plot(
@@ -47,7 +43,7 @@ def draw(rows: Sequence[Summary], folder: Path) -> list[Path]:
             )
         axis.axhline(100, color="#bbbbbb", linewidth=0.8, zorder=0)
         axis.axvline(100, color="#bbbbbb", linewidth=0.8, zorder=0)
-        axis.set_title(f"{prover}, {base.size:,}", fontsize=10)
+        axis.set_title(f"{case.prover}, {case.size:,}", fontsize=10)
         axis.set_xlabel("CPU time of a warm proof, % of glibc", fontsize=8)
         axis.set_ylabel("peak memory, % of glibc", fontsize=8)
     for axis in list(axes):  # those without a prover

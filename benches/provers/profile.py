@@ -3,7 +3,8 @@
 
 zkprof starts once the first proof is there, because a cold proof is the price
 of the memory and not of the allocator.  What it predicts is then held against
-what happened: the saving of libzknalloc's warm proofs over those of that run.
+what happened: the saving of libzknalloc's warm proofs over those on glibc, medians
+of all runs.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from .report import Summary
+from benches.allocators import OWN
+
+from .report import Case, Summary, case_of, row_of
 from .runner import Progress, Run, Workload
 from .tools import Missing
 
@@ -71,12 +73,58 @@ def profile(
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """What zkprof said beforehand, and what libzknalloc did; savings are shares of 1."""
+class Profile:
+    """What zkprof said of a run on glibc."""
 
     prover: str
     size: int
+    threads: int
+    slice: int
+    exit_code: int
+    allocator: str
+    """Which one the program uses, as zkprof sees it."""
+    preloadable: bool
+    preload_reason: str
+    overhead: float
+    estimate: dict[str, Any]
+    advice: list[str]
+
+    @property
+    def case(self) -> Case:
+        """The group of rows that it is about."""
+        return Case(self.prover, self.size, self.threads)
+
+
+def read(run: Run, found: Mapping[str, Any]) -> Profile:
+    """Take what matters out of what :func:`profile` returned."""
+    measurement = found["report"]["measurement"]
+    target = measurement["target"]
+    return Profile(
+        *case_of(run),
+        run.slice,
+        found["exit_code"],
+        target["allocator"],
+        target["preloadable"],
+        target["preload_reason"],
+        measurement["method"]["overhead"],
+        found["report"]["estimate"],
+        [f"{item['id']}: {item['text']}" for item in found["report"]["advice"]],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What zkprof said beforehand, and what libzknalloc did; savings are shares of 1.
+
+    Where zkprof said that preloading cannot help, it has said that nothing is saved,
+    whatever an allocator within the program could save.
+    """
+
+    prover: str
+    size: int
+    threads: int
     verdict: str
+    preloadable: bool
     cpu_low: float
     cpu_mid: float
     cpu_high: float
@@ -87,45 +135,56 @@ class Prediction:
     wall_happened: float
 
     @property
+    def case(self) -> Case:
+        """The group of rows that it is about."""
+        return Case(self.prover, self.size, self.threads)
+
+    @property
+    def off(self) -> float:
+        """How far outside of the predicted range the CPU saving lies."""
+        return max(self.cpu_low - self.cpu_happened, self.cpu_happened - self.cpu_high, 0.0)
+
+    @property
     def holds(self) -> bool:
         """Whether the CPU saving lies in the predicted range, give or take the tolerance.
 
         Wall time is shown beside it, but a machine that others share decides it.
         """
-        return self.cpu_low - TOLERANCE <= self.cpu_happened <= self.cpu_high + TOLERANCE
+        return self.off <= TOLERANCE
 
 
-def compare(run: Run, profiled: Mapping[str, Any], ours: Summary) -> Prediction:
-    """Hold the profile of a run on glibc against our row of the same prover."""
-    warm = run.proofs[1:]
-    cpu = median(proof.user_s + proof.sys_s for proof in warm)
-    wall = median(proof.wall_s for proof in warm)
-    estimate = profiled["report"]["estimate"]
-    said_cpu, said_wall = estimate["saving_cpu"], estimate["saving_wall"]
+def compare(said: Profile, rows: Sequence[Summary]) -> Prediction | None:
+    """Hold a profile against its case's rows; None where glibc's or ours is missing."""
+    before, after = row_of(rows, "glibc"), row_of(rows, OWN)
+    if before is None or after is None:
+        return None
+    nothing = {"low": 0.0, "mid": 0.0, "high": 0.0}
+    said_cpu = said.estimate["saving_cpu"] if said.preloadable else nothing
+    said_wall = said.estimate["saving_wall"] if said.preloadable else nothing
     return Prediction(
-        prover=run.prover,
-        size=run.size,
-        verdict=estimate["verdict"],
+        *said.case,
+        verdict=said.estimate["verdict"],
+        preloadable=said.preloadable,
         cpu_low=said_cpu["low"],
         cpu_mid=said_cpu["mid"],
         cpu_high=said_cpu["high"],
-        cpu_happened=1 - ours.cpu_s / cpu,
+        cpu_happened=1 - after.cpu_s / before.cpu_s,
         wall_low=said_wall["low"],
         wall_mid=said_wall["mid"],
         wall_high=said_wall["high"],
-        wall_happened=1 - ours.wall_s / wall,
+        wall_happened=1 - after.wall_s / before.wall_s,
     )
 
 
 def table(predictions: Sequence[Prediction]) -> str:
     """Lay predictions out for 80 columns."""
-    head = f"{'prover':14}{'zkprof says':22}{'CPU saved, said':>17}{'was':>7}{'wall was':>10}"
+    head = f"{'prover, size':22}{'zkprof says':21}{'CPU saved, said':>16}{'was':>7}{'wall':>7}"
     lines = ["What zkprof said of the run on glibc, and what happened:", head]
     for one in predictions:
-        said = f"{one.cpu_low:.1%} - {one.cpu_high:.1%}"
+        said = f"{one.cpu_low:.1%} - {one.cpu_high:.1%}" if one.preloadable else "unreachable"
         note = "" if one.holds else "  MISS"
         lines.append(
-            f"{one.prover:14}{one.verdict:22}{said:>17}{one.cpu_happened:>7.1%}"
-            f"{one.wall_happened:>10.1%}{note}"
+            f"{f'{one.prover} {one.size}':22}{one.verdict:21}{said:>16}"
+            f"{one.cpu_happened:>7.1%}{one.wall_happened:>7.1%}{note}"
         )
     return "\n".join(lines)

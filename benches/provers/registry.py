@@ -25,6 +25,7 @@ class Prover:
     in_child: bool = False
     """The allocator's variables are for a process that the workload starts."""
     preload_helps: bool = True
+    """Whether the memory comes from malloc at all; False for the negative controls."""
     note: str = ""
     """What a reader of the table has to know about this row."""
 

@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Medians, the table, CSV and JSON.
+"""Medians, the table, CSV.
 
 Every figure is a median over the warm proofs of all runs of one setting, that
 is over all proofs but the first of each process.  Peak memory belongs to a
-process, not to a proof: the median over runs of its last VmHWM.
+process, not to a proof: the median over runs of its last VmHWM.  The spread of
+a time is half of what lies between its quartiles.
 """
 
 from __future__ import annotations
 
 import csv
-import datetime as dt
-import os
-import platform
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, TextIO
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from rich import box
 from rich.table import Table
@@ -27,7 +25,18 @@ from .runner import Proof, Run
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCHEMA_VERSION = 1
+
+class Case(NamedTuple):
+    """What is compared: a group of rows in the table."""
+
+    prover: str
+    size: int
+    threads: int
+
+
+def case_of(one: Run | Summary) -> Case:
+    """Return the group that a run or a row belongs to."""
+    return Case(one.prover, one.size, one.threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +47,11 @@ class Summary:
     size: int
     threads: int
     allocator: str
+    processes: int
     warm_proofs: int
     wall_s: float
-    wall_min_s: float
-    wall_max_s: float
+    wall_q1_s: float
+    wall_q3_s: float
     cold_wall_s: float
     cpu_s: float
     sys_share: float
@@ -51,14 +61,36 @@ class Summary:
     hit_rate_of: str | None
     """`warm proofs`, or `process` where only its exit dump is known."""
 
+    @property
+    def spread(self) -> float:
+        """Half of what lies between the quartiles, as a share of the median."""
+        return (self.wall_q3_s - self.wall_q1_s) / 2 / self.wall_s
+
+
+def groups(rows: Iterable[Summary]) -> dict[Case, list[Summary]]:
+    """Return the rows of each case, in their order."""
+    found: dict[Case, list[Summary]] = {}
+    for row in rows:
+        found.setdefault(case_of(row), []).append(row)
+    return found
+
+
+def row_of(rows: Iterable[Summary], allocator: str) -> Summary | None:
+    """Return the row of one allocator, if it was measured."""
+    return next((row for row in rows if row.allocator == allocator), None)
+
 
 def summarise(runs: Sequence[Run]) -> list[Summary]:
-    """Reduce runs to one row for each prover, size and allocator, in their order."""
-    groups: dict[tuple[str, int, int, str], list[Run]] = {}
+    """Reduce runs to one row for each prover, size and allocator, those of a case together.
+
+    Cases are in the order of the provers, allocators in the order in which they ran first.
+    """
+    found: dict[tuple[str, int, int, str], list[Run]] = {}
     for run in runs:
-        key = (run.prover, run.size, run.threads, run.allocator)
-        groups.setdefault(key, []).append(run)
-    return [_row(*key, group) for key, group in groups.items()]
+        found.setdefault((*case_of(run), run.allocator), []).append(run)
+    order = list(PROVERS)
+    keys = sorted(found, key=lambda key: (order.index(key[0]), key[1:3]))
+    return [_row(*key, found[key]) for key in keys]
 
 
 def _row(prover: str, size: int, threads: int, allocator: str, runs: list[Run]) -> Summary:
@@ -67,15 +99,17 @@ def _row(prover: str, size: int, threads: int, allocator: str, runs: list[Run]) 
         raise ValueError("a run needs two proofs or more: the first one is cold")
     walls = [proof.wall_s for proof in warm]
     rate, scope = hit_rate(runs, warm)
+    first, _, third = quantiles(walls, n=4, method="inclusive") if len(walls) > 1 else 3 * walls
     return Summary(
         prover=prover,
         size=size,
         threads=threads,
         allocator=allocator,
+        processes=len(runs),
         warm_proofs=len(warm),
         wall_s=median(walls),
-        wall_min_s=min(walls),
-        wall_max_s=max(walls),
+        wall_q1_s=first,
+        wall_q3_s=third,
         cold_wall_s=median(run.proofs[0].wall_s for run in runs),
         cpu_s=median(proof.user_s + proof.sys_s for proof in warm),
         sys_share=median(
@@ -100,67 +134,48 @@ def hit_rate(runs: Iterable[Run], warm: Sequence[Proof]) -> tuple[float | None, 
     return (hits / requests, scope) if requests else (None, None)
 
 
-def table(rows: Sequence[Summary], what: str) -> Table:
-    """Lay the rows of one prover out for 80 columns."""
-    prover = PROVERS[rows[0].prover]
-    notes = [text for text in (what, prover.note) if text]
+def notes(rows: Sequence[Summary], what: str) -> str:
+    """Return what a reader of one case's rows has to know."""
+    texts = [text for text in (what, PROVERS[rows[0].prover].note) if text]
     if any(row.hit_rate_of == "process" for row in rows):
-        notes.append("hit rate of the whole process, start-up included")
-    title = f"{prover.title}, {rows[0].threads} threads"
+        texts.append("hit rate of the whole process, start-up included")
+    return "; ".join(texts)
+
+
+HEADINGS = ("wall s", "±%", "x glibc", "CPU s", "sys%", "faults", "MiB", "hit%")
+
+
+def cells(row: Summary, glibc: Summary | None) -> list[str]:
+    """Return the figures of a row, as `HEADINGS` names them."""
+    return [
+        f"{row.wall_s:.2f}",
+        f"{100 * row.spread:.1f}",
+        f"{row.wall_s / glibc.wall_s:.3f}" if glibc else "-",
+        f"{row.cpu_s:.2f}",
+        f"{100 * row.sys_share:.1f}",
+        f"{row.minor_faults:,.0f}",
+        f"{row.peak_rss_kib / 1024:,.0f}",
+        f"{100 * row.hit_rate:.1f}" if row.hit_rate is not None else "-",
+    ]
+
+
+def table(rows: Sequence[Summary], what: str) -> Table:
+    """Lay the rows of one case out for 80 columns."""
     shown = Table(
-        title=title,
-        caption="; ".join(notes),
+        title=f"{PROVERS[rows[0].prover].title}, {rows[0].threads} threads",
+        caption=notes(rows, what),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     shown.add_column("allocator", no_wrap=True)
-    for heading in ("wall s", "± %", "CPU s", "sys %", "faults", "peak MiB", "hit %"):
+    for heading in HEADINGS:
         shown.add_column(heading, justify="right", no_wrap=True)
-    base = next((row.wall_s for row in rows if row.allocator == "glibc"), None)
+    glibc = row_of(rows, "glibc")
     for row in rows:
-        shown.add_row(
-            row.allocator,
-            f"{row.wall_s:.2f}",
-            f"{100 * (row.wall_s / base - 1):+.1f}" if base else "-",
-            f"{row.cpu_s:.2f}",
-            f"{100 * row.sys_share:.1f}",
-            f"{row.minor_faults:,.0f}",
-            f"{row.peak_rss_kib / 1024:,.0f}",
-            f"{100 * row.hit_rate:.1f}" if row.hit_rate is not None else "-",
-        )
+        shown.add_row(row.allocator, *cells(row, glibc))
     return shown
-
-
-def machine() -> dict[str, Any]:
-    """Describe where the figures come from."""
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    thp = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    return {
-        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "kernel": platform.release(),
-        "libc": " ".join(platform.libc_ver()),
-        "cpu": models[0] if models else platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "thp": thp.read_text().strip() if thp.exists() else "absent",
-    }
-
-
-def document(runs: Sequence[Run], **more: object) -> dict[str, Any]:
-    """Return everything as one JSON document."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "machine": machine(),
-        **more,
-        "summary": [asdict(row) for row in summarise(runs)],
-        "runs": [asdict(run) for run in runs],
-    }
 
 
 def write_rows(rows: Iterable[DataclassInstance], kind: type, file: TextIO) -> None:
@@ -172,13 +187,13 @@ def write_rows(rows: Iterable[DataclassInstance], kind: type, file: TextIO) -> N
 
 def write_csv(runs: Sequence[Run], file: TextIO) -> None:
     """Write one line for each proof, cold ones included."""
-    names = ["prover", "size", "threads", "allocator", "run", *Proof.__slots__]
+    names = ["prover", "size", "threads", "allocator", "run", "slice", *Proof.__slots__]
     writer = csv.DictWriter(file, names)
     writer.writeheader()
-    seen: dict[tuple[str, str], int] = {}
+    seen: Counter[tuple[Case, str]] = Counter()
     for run in runs:
-        key = (run.prover, run.allocator)
-        seen[key] = seen.get(key, -1) + 1
+        key = (case_of(run), run.allocator)
+        seen[key] += 1
         for proof in run.proofs:
             writer.writerow(
                 {
@@ -186,7 +201,8 @@ def write_csv(runs: Sequence[Run], file: TextIO) -> None:
                     "size": run.size,
                     "threads": run.threads,
                     "allocator": run.allocator,
-                    "run": seen[key],
+                    "run": seen[key] - 1,
+                    "slice": run.slice,
                     **asdict(proof),
                 }
             )

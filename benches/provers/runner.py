@@ -15,6 +15,7 @@ import os
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,15 @@ class Run:
     setup_s: float
     proofs: tuple[Proof, ...]
     library: dict[str, Any] | None
+    elapsed_s: float = 0.0
+    """The whole process: start, set-up, proofs and their verification."""
+    slice: int = 0
+    """Which invocation of the command measured it, see :mod:`.store`."""
+
+    @classmethod
+    def parse(cls, saved: dict[str, Any]) -> Run:
+        """Read what `dataclasses.asdict` made of a run."""
+        return cls(**{**saved, "proofs": tuple(Proof(**proof) for proof in saved["proofs"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,7 @@ class Workload:
         chatter: list[str] = []
         ready: dict[str, Any] = {}
         seen: list[Proof] = []
+        started = time.monotonic()
         with subprocess.Popen(
             self.command(proofs),
             env=self.environment(variables),
@@ -180,6 +191,7 @@ class Workload:
             ready["setup_s"],
             tuple(seen),
             None,
+            time.monotonic() - started,
         )
 
 

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 HERE = Path(__file__).resolve().parent
 
@@ -147,21 +147,38 @@ class Npm:
 
 @dataclass(frozen=True, slots=True)
 class Cargo:
-    """A binary of a crate in this folder, which pins the versions of its prover."""
+    """A program of the workspace in this folder, which pins the versions of its prover."""
 
-    crate: str
-    binary: str
+    workspace: str
+    program: str
+
+    #: Crates that can be the program's allocator: features of the workspace's `meter`.
+    ALLOCATORS: ClassVar[tuple[str, ...]] = ("jemalloc", "zk-alloc")
 
     def install(self, cache: Path) -> Installed:
         """Build in release mode; cargo itself knows what is up to date."""
-        cargo = require("cargo", "Rust 1.85 or later")
-        target = cache.resolve() / "tools" / f"cargo-{self.crate}"
+        return self._build(cache, self.program, ())
+
+    def on(self, cache: Path, allocator: str) -> Installed:
+        """Build the program whose allocator is one of `ALLOCATORS`."""
+        features = ("--features", f"meter/{allocator}")
+        return self._build(cache, f"{self.program}-{allocator}", features)
+
+    def _build(self, cache: Path, name: str, features: tuple[str, ...]) -> Installed:
+        cargo = require("cargo", "Rust 1.89 or later")
+        target = cache.resolve() / "tools" / f"cargo-{self.workspace}"
+        built, kept = target / "release" / self.program, target / "programs" / name
         with locked(target):
             execute(
-                cargo, "build", "--release", "--quiet", "--bin", self.binary,
-                "--target-dir", str(target), cwd=HERE / self.crate,
+                cargo, "build", "--release", "--quiet", "--package", self.program, *features,
+                "--target-dir", str(target), cwd=HERE / self.workspace,
             )  # fmt: skip
-        return Installed((str(target / "release" / self.binary),))
+            # cargo has one place for the program, whatever its features: keep each apart.
+            kept.parent.mkdir(exist_ok=True)
+            fresh = kept.with_name(f"{name}.new")
+            shutil.copy2(built, fresh)
+            fresh.replace(kept)
+        return Installed((str(kept),))
 
 
 @dataclass(frozen=True, slots=True)

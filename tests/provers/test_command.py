@@ -76,7 +76,8 @@ def test_summary_keeps_the_cold_proof_apart() -> None:
     ]
     (row,) = summarise(runs)
     assert (row.warm_proofs, row.wall_s, row.minor_faults) == (2, 3.0, 30)
-    assert (row.wall_min_s, row.wall_max_s, row.cold_wall_s) == (2.0, 4.0, 8.0)
+    assert (row.wall_q1_s, row.wall_q3_s, row.cold_wall_s) == (2.5, 3.5, 8.0)
+    assert row.spread == 1 / 6
     assert row.sys_share == 0.25
     assert row.peak_rss_kib == 2048
     assert row.hit_rate is None
@@ -217,8 +218,8 @@ def test_csv_has_one_line_for_each_proof(tmp_path: Path) -> None:
         write_csv(runs, out)
     lines = file.read_text().splitlines()
     assert len(lines) == 7
-    assert lines[0].startswith("prover,size,threads,allocator,run,number,wall_s")
-    assert lines[6].startswith("groth16,8,1,glibc,1,2,2.0")
+    assert lines[0].startswith("prover,size,threads,allocator,run,slice,number,wall_s")
+    assert lines[6].startswith("groth16,8,1,glibc,1,0,2,2.0")
 
 
 def test_predictions_are_held_against_what_happened() -> None:
@@ -230,17 +231,20 @@ def test_predictions_are_held_against_what_happened() -> None:
         proofs = tuple(Proof(i, cpu, cpu, 0.0, 1, True, 1) for i in range(3))
         return Run("groth16", 8, 1, allocator, "", 0.0, proofs, None)
 
-    def said(low: float, high: float) -> dict[str, object]:
+    def said(low: float, high: float) -> profile.Profile:
         saving = {"low": low, "mid": (low + high) / 2, "high": high}
         estimate = {"verdict": "v", "saving_cpu": saving, "saving_wall": saving}
-        return {"report": {"estimate": estimate}}
+        return profile.Profile("groth16", 8, 1, 0, 0, "glibc", True, "", 0.0, estimate, [])
 
-    (ours,) = summarise([run("zknalloc", 3.0)])
-    hit = profile.compare(run("glibc", 4.0), said(0.15, 0.21), ours)
+    rows = summarise([run("glibc", 4.0), run("zknalloc", 3.0)])
+    hit = profile.compare(said(0.15, 0.21), rows)
+    miss = profile.compare(said(0.10, 0.19), rows)
+    assert hit is not None
+    assert miss is not None
     assert hit.cpu_happened == 0.25
     assert hit.holds, "within five points"
-    miss = profile.compare(run("glibc", 4.0), said(0.10, 0.19), ours)
     assert not miss.holds
+    assert profile.compare(said(0.15, 0.21), rows[:1]) is None, "nothing to compare with"
     lines = profile.table([hit, miss]).splitlines()
     assert max(map(len, lines)) <= 80
     assert "MISS" not in lines[-2]

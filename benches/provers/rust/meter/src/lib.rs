@@ -4,6 +4,9 @@
 //!
 //! The protocol is that of `workloads/meter.py`: only proving is measured, and
 //! a proof that its own verifier refuses ends the program with an error.
+//!
+//! The features `jemalloc` and `zk-alloc` make those crates the program's allocator;
+//! at most one of them.
 
 use std::ffi::{c_char, c_int};
 use std::io::Write;
@@ -12,6 +15,14 @@ use std::time::Instant;
 
 use clap::Parser;
 use serde::Serialize;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[cfg(feature = "zk-alloc")]
+#[global_allocator]
+static GLOBAL: zk_alloc::ZkAllocator = zk_alloc::ZkAllocator;
 
 /// What the runner passes to every workload.
 #[derive(Parser)]
@@ -86,7 +97,7 @@ impl Bench {
             let library = library_counters();
             let before = usage();
             let start = Instant::now();
-            let proof = prove();
+            let proof = in_phase(number, &mut prove);
             let wall_s = start.elapsed().as_secs_f64();
             let after = usage();
             let counters = library.zip(library_counters()).map(|(old, new)| Counters {
@@ -110,6 +121,25 @@ impl Bench {
             }
         }
     }
+}
+
+/// Prove within a phase of zk-alloc, which reuses the memory of the phase before.
+///
+/// Its documentation wants all that outlives a phase to be made before the first one:
+/// thread pools, and the tables that provers keep from the first proof on. So the first
+/// proof, the cold one, is made outside. The proof itself lives until the next phase.
+#[cfg(feature = "zk-alloc")]
+fn in_phase<P>(number: u32, prove: impl FnOnce() -> P) -> P {
+    if number == 0 {
+        prove()
+    } else {
+        zk_alloc::phase(prove)
+    }
+}
+
+#[cfg(not(feature = "zk-alloc"))]
+fn in_phase<P>(_number: u32, prove: impl FnOnce() -> P) -> P {
+    prove()
 }
 
 fn say(line: &impl Serialize) {

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What is to hold for every prover, checked on the figures, missed aims included.
+
+* Proving is never slower than 1.01 times the best setting of the best other allocator.
+  The best of a dozen noisy medians is a hard judge, so the ratio comes with its 95 %
+  interval, by resampling processes and the proofs within them; where the interval
+  reaches down to the limit the aim is *open*, no more and no less.
+* Peak memory is at most 1.02 times that of glibc's defaults.
+* At least 95 % of large requests are served from the cache once it is warm.
+* zkprof's prediction of the CPU saving is within five points of what happened.
+* Of a prover whose memory never comes from malloc, zkprof says that preloading
+  cannot help.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benches.allocators import OWN
+
+from .profile import TOLERANCE, Prediction, Profile
+from .registry import PROVERS
+from .report import Case, Summary, case_of, groups, row_of, summarise
+from .runner import Run
+
+TIME, MEMORY, HITS = 1.01, 1.02, 0.95
+_DRAWS = 2000
+
+MET, OPEN, MISSED = "met", "open", "MISSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """One aim for one prover at one size."""
+
+    prover: str
+    size: int
+    threads: int
+    aim: str
+    verdict: str
+    figure: str
+
+    @property
+    def case(self) -> Case:
+        """The group of rows that it is about."""
+        return Case(self.prover, self.size, self.threads)
+
+
+def check(
+    runs: Sequence[Run], predictions: Iterable[Prediction], profiles: Iterable[Profile]
+) -> list[Aim]:
+    """Return every aim that the figures allow to check, case by case."""
+    found: list[Aim] = []
+    said = {one.case: one for one in predictions}
+    seen = {one.case: one for one in profiles}
+    for case, rows in groups(summarise(runs)).items():
+        ours, glibc = row_of(rows, OWN), row_of(rows, "glibc")
+        if ours is not None:
+            own = [run for run in runs if case_of(run) == case]
+            found += _time(case, own, ours, rows)
+            if glibc is not None:
+                ratio = ours.peak_rss_kib / glibc.peak_rss_kib
+                verdict = MET if ratio <= MEMORY else MISSED
+                found.append(Aim(*case, "peak memory", verdict, f"{ratio:.3f} of glibc's"))
+            if ours.hit_rate is not None and PROVERS[case.prover].preload_helps:
+                verdict = MET if ours.hit_rate >= HITS else MISSED
+                figure = f"{ours.hit_rate:.1%} of {ours.hit_rate_of}"
+                found.append(Aim(*case, "hit rate", verdict, figure))
+        if case in said:
+            one = said[case]
+            verdict = MET if one.holds else MISSED
+            figure = f"{100 * one.off:.1f} points off, {100 * TOLERANCE:.0f} allowed"
+            found.append(Aim(*case, "prediction", verdict, figure))
+        if case in seen and not PROVERS[case.prover].preload_helps:
+            verdict = MISSED if seen[case].preloadable else MET
+            found.append(Aim(*case, "says no help", verdict, seen[case].preload_reason))
+    return found
+
+
+def _time(case: Case, runs: Sequence[Run], ours: Summary, rows: Sequence[Summary]) -> list[Aim]:
+    """Hold our time against the fastest other setting."""
+    others = [row for row in rows if row.allocator.partition("+")[0] != OWN]
+    if not others:
+        return []
+    best = min(others, key=lambda row: row.wall_s)
+    ratio = ours.wall_s / best.wall_s
+    low, high = interval(_walls(runs, OWN), _walls(runs, best.allocator))
+    verdict = MET if ratio <= TIME else OPEN if low <= TIME else MISSED
+    figure = f"{ratio:.3f} ({low:.3f}-{high:.3f}) of {best.allocator}'s"
+    return [Aim(*case, "prove time", verdict, figure)]
+
+
+def _walls(runs: Sequence[Run], allocator: str) -> list[list[float]]:
+    """Return the warm times of each process."""
+    own = [run for run in runs if run.allocator == allocator]
+    return [[proof.wall_s for proof in run.proofs[1:]] for run in own]
+
+
+def interval(ours: list[list[float]], theirs: list[list[float]]) -> tuple[float, float]:
+    """Return the 95 % interval of a ratio of medians, by resampling."""
+    draws = random.Random(1)
+
+    def draw(processes: list[list[float]]) -> float:
+        drawn = draws.choices(processes, k=len(processes))
+        return median(wall for walls in drawn for wall in draws.choices(walls, k=len(walls)))
+
+    ratios = sorted(draw(ours) / draw(theirs) for _ in range(_DRAWS))
+    return ratios[round(_DRAWS * 0.025)], ratios[round(_DRAWS * 0.975) - 1]
+
+
+def text(aims: Sequence[Aim]) -> str:
+    """Say how many hold, and name those that do not, a line each."""
+    lines = ["Aims:"]
+    for name in dict.fromkeys(one.aim for one in aims):
+        own = [one for one in aims if one.aim == name]
+        met = sum(one.verdict == MET for one in own)
+        lines.append(f"  {name}: met {met} of {len(own)}")
+        lines += [
+            f"    {one.verdict:6}  {one.prover} {one.size}: {one.figure}"
+            for one in own
+            if one.verdict != MET
+        ]
+    return "\n".join(lines)
