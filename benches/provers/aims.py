@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benches.allocators import OWN
+from benches.summary import is_own
 
 from .profile import TOLERANCE, Prediction, Profile
 from .registry import PROVERS
@@ -82,7 +83,7 @@ def check(
 
 def _time(case: Case, runs: Sequence[Run], ours: Summary, rows: Sequence[Summary]) -> list[Aim]:
     """Hold our time against the fastest other setting."""
-    others = [row for row in rows if row.allocator.partition("+")[0] != OWN]
+    others = [row for row in rows if not is_own(row.allocator)]
     if not others:
         return []
     best = min(others, key=lambda row: row.wall_s)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from benches.allocators import OWN
+from benches.summary import is_own
 
 from . import aims
 from .aims import Aim
@@ -42,7 +43,7 @@ def _overview(rows: dict[Case, list[Summary]], checked: Sequence[Aim]) -> str:
     body = []
     for case, own in rows.items():
         ours, glibc = row_of(own, OWN), row_of(own, "glibc")
-        others = [row for row in own if row.allocator.partition("+")[0] != OWN]
+        others = [row for row in own if not is_own(row.allocator)]
         if ours is None or not others:
             continue
         best = min(others, key=lambda row: row.wall_s)
@@ -118,7 +119,7 @@ def _case(case: Case, rows: Sequence[Summary], what: str) -> str:
     glibc, fastest = row_of(rows, "glibc"), min(row.wall_s for row in rows)
     body: list[tuple[str, ...]] = []
     for row in rows:
-        name = f"**{row.allocator}**" if row.allocator == OWN else row.allocator
+        name = f"**{row.allocator}**" if is_own(row.allocator) else row.allocator
         wall, *others = cells(row, glibc)
         body.append((name, f"**{wall}**" if row.wall_s == fastest else wall, *others))
     counts = {(row.processes, row.warm_proofs) for row in rows}

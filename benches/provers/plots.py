@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benches.allocators import OWN
+from benches.summary import is_own
 
 from .report import Summary, groups, row_of
 
@@ -31,7 +31,7 @@ def draw(rows: Sequence[Summary], folder: Path) -> list[Path]:
         base = row_of(own, "glibc")
         assert base is not None, "cases without glibc are left out"
         for row in own:
-            ours = row.allocator.partition("+")[0] == OWN
+            ours = is_own(row.allocator)
             axis.plot(
                 100 * row.cpu_s / base.cpu_s,
                 100 * row.peak_rss_kib / base.peak_rss_kib,

@@ -59,6 +59,11 @@ class Slice:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+def _names(libraries: str) -> str:
+    """Return what is preloaded without the folders, which are of no use elsewhere."""
+    return ":".join(Path(one).name for one in libraries.split(":"))
+
+
 @dataclass(slots=True)
 class Results:
     """All that is known: of earlier slices and of this one."""
@@ -95,7 +100,7 @@ class Results:
                 what = ", ".join(f"{earlier.machine[n]!r}, not {machine[n]!r}" for n in differ)
                 raise NotMergeable(f"the results there are of another machine: {what}")
         plain = {
-            name: {k: Path(v).name if k == "LD_PRELOAD" else v for k, v in variables.items()}
+            name: {k: _names(v) if k == "LD_PRELOAD" else v for k, v in variables.items()}
             for name, variables in settings.items()
         }
         self.slices.append(Slice(command, machine, plain, library))

@@ -55,11 +55,16 @@ def test_cmake(prefix: Path, examples: Path, tmp_path: Path, language: str) -> N
     assert output(build / "prover") == EXPECTED
 
 
-def test_pkg_config(prefix: Path, examples: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("compiler", "source"), [(("cc",), "c/prover.c"), (("c++", "-std=c++17"), "cpp/prover.cpp")]
+)
+def test_pkg_config(
+    prefix: Path, examples: Path, tmp_path: Path, compiler: tuple[str, ...], source: str
+) -> None:
     environ = pkg_config(prefix)
     flags = shlex.split(output("pkg-config", "--cflags", "--libs", "zknalloc", **environ))
     program = tmp_path / "prover"
-    output("cc", *STRICT, examples / "c/prover.c", *flags, "-o", program)
+    output(*compiler, *STRICT, examples / source, *flags, "-o", program)
     assert output(program, LD_LIBRARY_PATH=str(prefix / "lib")) == EXPECTED
 
 

@@ -299,6 +299,16 @@ def test_aims_are_judged(
     assert "MISSED  fake 8: 1.030 of glibc's" in said
 
 
+def test_other_settings_of_ours_are_not_what_we_are_held_against(
+    prove: Main, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    settings = "zknalloc+ZK_NALLOC_COLOUR=0,zknalloc,glibc"
+    assert prove("--out", str(out), "--rounds", "1", allocators=settings) == 0
+    (time,) = (one for one in load(out)["aims"] if one["aim"] == "prove time")
+    assert time["figure"].endswith("of glibc's")
+
+
 def test_a_ratio_that_noise_could_explain_is_open() -> None:
     from benches.provers.aims import check
     from benches.provers.runner import Proof, Run
