@@ -10,9 +10,7 @@ of all runs.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,19 +21,10 @@ from benches.allocators import OWN
 
 from .report import Case, Summary, case_of, row_of
 from .runner import Progress, Run, Workload
-from .tools import Missing
+from .tools import zkprof
 
 #: A prediction that is further off than this is a miss.
 TOLERANCE = 0.05
-
-
-def command() -> str:
-    """Return the zkprof to call: beside this Python, else on PATH."""
-    beside = Path(sys.executable).with_name("zkprof")
-    found = str(beside) if beside.exists() else shutil.which("zkprof")
-    if found is None:
-        raise Missing("zkprof is not installed: pip install .")
-    return found
 
 
 def profile(
@@ -50,7 +39,7 @@ def profile(
 
     The report is None where zkprof came too late, say: the run stands all the same.
     """
-    zkprof = command()
+    command = zkprof()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "zkprof.json"
         started: list[subprocess.Popen[str]] = []
@@ -58,7 +47,7 @@ def profile(
         def attach(pid: int) -> None:
             started.append(
                 subprocess.Popen(
-                    [zkprof, str(pid), "-d", str(seconds), "--json", str(report)],
+                    [command, str(pid), "-d", str(seconds), "--json", str(report)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

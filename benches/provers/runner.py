@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 from benches.allocators import without_settings
 
 from .registry import Prover
-from .tools import Installed
+from .tools import Installed, Missing, zkprof
 
 Progress = Callable[[str], None]
 
@@ -102,9 +103,12 @@ class Workload:
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that puts `variables` on the proving process."""
         base = without_settings(os.environ) | {"RAYON_NUM_THREADS": str(self.threads)}
-        if self.prover.in_child:
-            return base | {"ZKN_BENCH_CHILD_ENV": json.dumps(dict(variables))}
-        return base | dict(variables)
+        if not self.prover.in_child:
+            return base | dict(variables)
+        # The workload cannot ask the library in another process: zkprof can.
+        with suppress(Missing):
+            base["ZKN_BENCH_ZKPROF"] = zkprof()
+        return base | {"ZKN_BENCH_CHILD_ENV": json.dumps(dict(variables))}
 
     def prepare(self) -> None:
         """Make keys, circuits and reference strings, under the system allocator."""

@@ -71,6 +71,15 @@ def require(program: str, package: str) -> str:
     return found
 
 
+def zkprof() -> str:
+    """Return the zkprof to call: beside this Python, else on PATH."""
+    beside = Path(sys.executable).with_name("zkprof")
+    found = str(beside) if beside.exists() else shutil.which("zkprof")
+    if found is None:
+        raise Missing("zkprof is not installed: pip install .")
+    return found
+
+
 def execute(*command: str, cwd: Path) -> None:
     """Run one step of an installation."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -212,7 +221,8 @@ class CSources:
         cargo = require("cargo", "Rust 1.85 or later")
         cmake = require("cmake", "CMake 3.21 or later")
         source = HERE / self.module
-        digest = hashlib.sha256("\n".join(options).encode()).hexdigest()[:12]
+        # A tree belongs to one checkout: CMake refuses it to another.
+        digest = hashlib.sha256("\n".join((str(source), *options)).encode()).hexdigest()[:12]
         tree = cache.resolve() / "tools" / f"c-{self.module.replace('/', '-')}-{digest}"
         with locked(tree):
             crates = self._crates(cargo, source)

@@ -191,7 +191,7 @@ def test_zkprof_is_pointed_at_the_proving_process(
     zkprof = tmp_path / "zkprof"
     zkprof.write_text(FAKE_ZKPROF.format(python=sys.executable))
     zkprof.chmod(0o755)
-    monkeypatch.setattr(profile, "command", lambda: str(zkprof))
+    monkeypatch.setattr(profile, "zkprof", lambda: str(zkprof))
     installed = Installed((sys.executable, str(script)))
     workload = Workload(PROVERS["groth16"], installed, 8, 1, tmp_path)
     run, found = profile.profile(workload, "glibc", 4, {}, seconds=10.0)

@@ -87,7 +87,7 @@ def prove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
         "fake", "Fake", FakeTool(script), None, "steps", {"default": 8, "large": 16}, 3
     )
     monkeypatch.setitem(registry.PROVERS, "fake", fake)
-    monkeypatch.setattr(profile, "command", lambda: str(zkprof))
+    monkeypatch.setattr(profile, "zkprof", lambda: str(zkprof))
     monkeypatch.setenv("ZKN_FAKE_S", "3.0")
 
     def run(*args: str, allocators: str = "glibc,zknalloc") -> int:
@@ -342,7 +342,7 @@ def test_of_a_negative_control_it_must_be_said_that_preloading_cannot_help(
         zkprof = tmp_path / f"zkprof-{preloadable}"
         zkprof.write_text(ZKPROF.format(python=sys.executable, preloadable=preloadable))
         zkprof.chmod(0o755)
-        monkeypatch.setattr(profile, "command", lambda: str(zkprof))  # noqa: B023
+        monkeypatch.setattr(profile, "zkprof", lambda: str(zkprof))  # noqa: B023
         out = tmp_path / str(preloadable)
         assert prove("--out", str(out), "--rounds", "1", "--zkprof") == 0
         verdicts[preloadable] = {one["aim"]: one["verdict"] for one in load(out)["aims"]}

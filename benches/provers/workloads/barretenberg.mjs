@@ -6,7 +6,8 @@
 // SIZE is log2 of the circuit's gates.  The process that proves is the `bb`
 // child, so its /proc entry is what gets measured, and the variables of
 // ZKN_BENCH_CHILD_ENV (JSON) are set for that child alone: node itself runs as
-// it is.
+// it is.  The counters of a preloaded libzknalloc are read from outside between
+// proofs, by the zkprof that ZKN_BENCH_ZKPROF names, if any.
 //
 // The reference string.  bb accepts only points of Aztec's own ceremony for
 // its verifier, and those cannot be had from a package registry.  This program
@@ -20,6 +21,7 @@
 //
 // The protocol on standard output is that of meter.py.
 
+import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
@@ -201,6 +203,16 @@ function usage(pid) {
   };
 }
 
+/** Ask zkprof for the hits and misses of libzknalloc in a process; null where it is not loaded. */
+function libraryCounters(pid) {
+  const zkprof = process.env.ZKN_BENCH_ZKPROF;
+  if (!zkprof) return null;
+  const asked = spawnSync(zkprof, ['stats', String(pid), '--json'], { encoding: 'utf8' });
+  if (asked.status !== 0) return null; // it says so where the process has no libzknalloc
+  const { hits, misses } = JSON.parse(asked.stdout).library.counters;
+  return { hits, misses };
+}
+
 // --------------------------------------------------------------------- main
 
 const { bytecode, witness } = await circuit();
@@ -221,12 +233,14 @@ say({
   what: `2^${size} gates, ${gates} used, ${permutations} Poseidon2 permutations`,
 });
 
+let counted = libraryCounters(pid);
 for (let number = 0; number < Number(options.proofs); number++) {
   const before = usage(pid);
   const start = performance.now();
   const proof = await backend.generateProof(witness);
   const wall = (performance.now() - start) / 1000;
   const after = usage(pid);
+  const library = counted && libraryCounters(pid);
   const tampered = { ...proof, proof: proof.proof.slice() };
   tampered.proof[31] ^= 1;
   const verified =
@@ -238,9 +252,14 @@ for (let number = 0; number < Number(options.proofs); number++) {
     user_s: after.user - before.user,
     sys_s: after.sys - before.sys,
     minor_faults: after.faults - before.faults,
+    ...(library && {
+      hits: library.hits - counted.hits,
+      misses: library.misses - counted.misses,
+    }),
     verified,
     peak_rss_kib: usage(pid).peakKib,
   });
+  counted = library;
   if (!verified) throw new Error(`proof ${number} was refused by bb's own verifier`);
 }
 await stopBb(verifier);
