@@ -29,7 +29,7 @@ from .report import Case
 from .runner import usable_cpus
 from .session import Session, plan
 from .store import Results
-from .tools import Cargo, Missing, default_cache
+from .tools import Missing, default_cache
 
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
 
@@ -104,11 +104,9 @@ def chosen(args: argparse.Namespace) -> list[Case]:
 
 
 def compared(given: str | None, preload: Path | None) -> list[Found]:
-    """Look for the allocators to compare, by default all that some prover can run on."""
-    possible = [
-        name for name, one in REGISTRY.items() if one.crate is None or one.crate in Cargo.ALLOCATORS
-    ]
-    return allocators.find(given.split(",") if given else possible, preload)
+    """Look for the allocators to compare, by default all that need no build of their own."""
+    preloadable = [name for name, one in REGISTRY.items() if one.crate is None]
+    return allocators.find(given.split(",") if given else preloadable, preload)
 
 
 def show_list(console: Console) -> int:
