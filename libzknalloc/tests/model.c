@@ -24,9 +24,21 @@ static struct block shelf[SHELF];
 /* The owner of each page of the heap, 0 for none. */
 static _Atomic uint32_t *owners;
 
+/* Blocks that the heap has given out, a block that moved being a new one. */
+static _Atomic uint64_t requests;
+
+void *model_requested(void *ptr)
+{
+    if (ptr != NULL && zkn_owns(ptr))
+        atomic_fetch_add_explicit(&requests, 1, memory_order_relaxed);
+    return ptr;
+}
+
 void model_open(void)
 {
     zkn_free(zkn_alloc(ZKN_THRESHOLD)); /* the heap is there, if it ever is */
+    zkn_stats_t now = stats_now();
+    requests = now.hits + now.misses;
     size_t bytes = (heap.span >> heap.page_shift) * sizeof *owners;
     if (bytes == 0)
         return;
@@ -161,7 +173,7 @@ static void allocate(struct actor *actor, struct block *block)
     } else {
         block->ptr = zkn_alloc(size);
     }
-    if (refused(block->ptr))
+    if (refused(model_requested(block->ptr)))
         return;
     actor->held += size;
     check_new(actor, block, align);
@@ -198,7 +210,8 @@ static void resize(struct actor *actor, struct block *block)
         check_paint(block, had);
         return;
     }
-    block->ptr = moved;
+    if (moved != block->ptr)
+        block->ptr = model_requested(moved);
     check_paint(block, size < had ? size : had);
     block->size = size;
     actor->held += size - had;
@@ -383,6 +396,7 @@ void model_check(struct actor *const *actors, size_t n)
     CHECK(now.regions_now, ==, regions);
     CHECK(now.live_now, >=, bytes);
     CHECK(now.hits + now.misses, ==, now.frees + regions);
+    CHECK(now.hits + now.misses, ==, atomic_load(&requests));
     CHECK(now.magazine_hits, <=, now.hits);
     CHECK(now.live_peak, >=, now.live_now);
     CHECK(now.cached_peak, >=, heap.dirty << heap.page_shift);
@@ -400,7 +414,8 @@ void model_check(struct actor *const *actors, size_t n)
     /* A request that the magazines do not serve enforces the budget: what
      * zkn_soften_cache() held while another thread took memory counts again. */
     errno = 0;
-    void *ptr = zkn_aligned_alloc((size_t)4 << 20, (size_t)4 << 20);
+    void *ptr =
+        model_requested(zkn_aligned_alloc((size_t)4 << 20, (size_t)4 << 20));
     (void)refused(ptr);
     zkn_free(ptr);
     heap_quiet(); /* the lock, and no run BUSY: the watcher may be at it

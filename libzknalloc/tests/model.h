@@ -13,8 +13,8 @@
  *
  * model_check() then compares the library's own books with the model's, and
  * is called while no actor acts: the tiling of the heap, live + cached =
- * committed, hits + misses = frees + regions, the budget, and the number of
- * mappings.
+ * committed, hits + misses = requests = frees + regions, the budget, and the
+ * number of mappings.
  *
  * An actor is one thread's part: it owns blocks, and leaves some on a shelf
  * for others to free.  Its choices come from a function, so that a seed, or the
@@ -51,6 +51,9 @@ extern bool model_refusals;
 
 /* To be called once, before the first actor. */
 void model_open(void);
+
+/* Counts PTR, if the heap has just given it to other than an actor. */
+void *model_requested(void *ptr);
 
 /* A source of choices: a generator seeded by actor->seed. */
 size_t model_random(struct actor *actor, size_t n);

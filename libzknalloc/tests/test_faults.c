@@ -175,12 +175,12 @@ static void scenario(void)
         actor_act(&actor);
     model_check(actors, 1);
     for (int i = 0; i < MANY; i++) {
-        many[i] = zkn_alloc(ZKN_THRESHOLD);
+        many[i] = model_requested(zkn_alloc(ZKN_THRESHOLD));
         if (many[i] != NULL)
             *many[i] = (char)i;
     }
     for (int i = 0; i < BIG; i++) {
-        big[i] = zkn_alloc(8 * MIB);
+        big[i] = model_requested(zkn_alloc(8 * MIB));
         if (big[i] != NULL)
             big[i][4 * MIB] = (char)i;
     }
@@ -191,7 +191,7 @@ static void scenario(void)
     for (int i = 0; i < BIG; i += 2)
         zkn_free(big[i]);
     for (size_t size = 20 * MIB; size <= 60 * MIB; size += 20 * MIB) {
-        char *zero = zkn_calloc(1, size);
+        char *zero = model_requested(zkn_calloc(1, size));
         for (size_t at = 0; zero != NULL && at < size; at += 4096)
             CHECK(zero[at], ==, 0);
         zkn_free(zero);

@@ -2,17 +2,18 @@
  *
  * Many threads against the model, under combinations of the options.
  *
- *   test_storm [-t threads] [-n operations] [-c combinations] [-s seed]
- *              [-o combination]
+ *   test_storm [-t threads] [-n operations] [-c combinations] [-f first]
+ *              [-s seed] [-o combination]
  *
  * Each combination of options runs in a process of its own; -c takes so many
- * of them (0: all), -o a single one.  Operations are those
- * of all threads in one combination.  Threads pause every few thousand
- * operations and the books are compared.  A failure prints the command line
- * that repeats it: the choices of each thread repeat exactly, how threads
- * interleave does not.
+ * of them (0: all), from the one with number -f on, -o a single one.
+ * Operations are those of all threads in one combination, rounded up to whole
+ * epochs.  Threads pause after each epoch and the books are compared.  A
+ * failure prints the command line that repeats it: the choices of each thread
+ * repeat exactly, how threads interleave does not.
  *
- * The long run, 10^8 operations and more:  test_storm -c 0 -n 400000
+ * The long run, 10^8 operations and more:  test_storm -c 0 -n 26000
+ * In slices of some seconds:  test_storm -c 20 -f 40 -n 26000, and so on.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -41,7 +42,8 @@ static const struct {
 
 #define OPTIONS (sizeof options_tried / sizeof options_tried[0])
 
-static size_t threads = 4, operations = 12000, combinations = 8, seed = 1;
+static size_t threads = 4, operations = 12000, combinations = 8, first,
+              seed = 1;
 static struct actor actors[THREADS_MOST];
 static pthread_barrier_t barrier;
 
@@ -55,7 +57,7 @@ static size_t all_combinations(void)
 
 static size_t epochs(void)
 {
-    return 1 + operations / threads / EPOCH;
+    return 1 + (operations - 1) / (threads * EPOCH);
 }
 
 static void *live(void *argument)
@@ -135,10 +137,11 @@ static int start(const char *self, size_t combination)
 int main(int argc, char **argv)
 {
     size_t inner = SIZE_MAX, only = SIZE_MAX;
-    for (int option; (option = getopt(argc, argv, "t:n:c:s:o:O:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "t:n:c:f:s:o:O:")) != -1;) {
         size_t *value = option == 't'   ? &threads
                         : option == 'n' ? &operations
                         : option == 'c' ? &combinations
+                        : option == 'f' ? &first
                         : option == 's' ? &seed
                         : option == 'o' ? &only
                                         : &inner;
@@ -146,23 +149,27 @@ int main(int argc, char **argv)
             return 2;
         *value = strtoul(optarg, NULL, 10);
     }
-    if (threads == 0 || threads > THREADS_MOST)
+    if (threads == 0 || threads > THREADS_MOST || operations == 0)
         return 2;
     if (inner != SIZE_MAX) {
         run_combination();
         return 0;
     }
-    size_t all = all_combinations(), failed = 0, done = 0;
+    size_t all = all_combinations(), failed = 0;
     if (only < all)
         return start(argv[0], only) != 0;
-    if (combinations == 0 || combinations > all)
-        combinations = all;
-    printf("%zu threads, %zu operations, %zu of %zu combinations, seed %zu\n",
-           threads, operations, combinations, all, seed);
+    if (first >= all)
+        return 2;
+    if (combinations == 0 || combinations > all - first)
+        combinations = all - first;
+    size_t each = epochs() * EPOCH * threads;
+    printf("%zu threads, %zu operations, combinations %zu to %zu of %zu, seed "
+           "%zu\n",
+           threads, each, first, first + combinations - 1, all, seed);
     /* The first is that of the defaults; 7919 is a prime, so that all come. */
-    for (; done < combinations; done++)
-        failed += start(argv[0], done * 7919 % all) != 0;
-    printf("%zu combinations, %zu operations in all, %zu failed\n", done,
-           done * operations, failed);
+    for (size_t i = first; i < first + combinations; i++)
+        failed += start(argv[0], i * 7919 % all) != 0;
+    printf("%zu combinations, %zu operations in all, %zu failed\n",
+           combinations, combinations * each, failed);
     return failed != 0;
 }
