@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -30,6 +31,17 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # A shell that starts pytest in the background has it ignore SIGINT, and so would
 # every command that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What hypothesis tries.  "quick" tries the same in each run, so that a failure is
+# that of the change; `--hypothesis-profile=long` tries something else each time,
+# prints the seed, and how to repeat what fails.
+hypothesis.settings.register_profile(
+    "quick", derandomize=True, deadline=None, print_blob=True, max_examples=50
+)
+hypothesis.settings.register_profile(
+    "long", derandomize=False, deadline=None, print_blob=True, max_examples=2000
+)
+hypothesis.settings.load_profile("quick")
 
 # A library preloaded into pytest itself would falsify what is measured below.
 CLEAN = {

@@ -673,7 +673,7 @@ class Histories(RuleBasedStateMachine):
         assert all(buffer.closed for buffer in self.buffers)
 
 
-Histories.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+Histories.TestCase.settings = settings(stateful_step_count=40)
 test_histories = Histories.TestCase
 
 

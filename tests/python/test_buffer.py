@@ -371,7 +371,7 @@ class Lifetimes(RuleBasedStateMachine):
         assert regions() == self.before
 
 
-Lifetimes.TestCase.settings = settings(deadline=None, max_examples=50, stateful_step_count=30)
+Lifetimes.TestCase.settings = settings(stateful_step_count=30)
 test_lifetimes = Lifetimes.TestCase
 
 

@@ -595,7 +595,7 @@ class Histories(RuleBasedStateMachine):
         assert zk_nalloc.stats().regions_now == self.before
 
 
-Histories.TestCase.settings = settings(deadline=None, max_examples=50, stateful_step_count=30)
+Histories.TestCase.settings = settings(stateful_step_count=30)
 test_histories = Histories.TestCase
 
 
