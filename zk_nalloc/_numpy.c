@@ -257,8 +257,10 @@ static PyObject *new_capsule(const PyDataMemAllocator *functions,
                              layer_t **layer_out)
 {
     layer_t *layer = calloc(1, sizeof(*layer));
-    if (layer == NULL)
-        return PyErr_NoMemory();
+    if (layer == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
     fill_layer(layer, layer_name, functions);
     PyObject *capsule = PyCapsule_New(layer, CAPSULE_NAME, end_layer);
     if (capsule == NULL)

@@ -128,6 +128,8 @@ static int load_line(struct loading *l, char *line, const zkp_symbol_t *sorted,
 /* Sort, join aliases (one address, several names), and find each end. */
 static void finish_ranges(struct loading *l)
 {
+    if (!l->addresses || !l->ranges)
+        return; /* qsort() must not see NULL, not even of no elements */
     qsort(l->addresses, l->n_addresses, sizeof *l->addresses, compare_u64);
     qsort(l->ranges, l->n_ranges, sizeof *l->ranges, compare_range);
     size_t kept = 0, next = 0;

@@ -38,11 +38,11 @@ struct space *spaces_at(struct spaces *s, int32_t pid)
 int spaces_set(struct spaces *s, int32_t pid, const zkp_map_t *maps, size_t n)
 {
     struct space *space = spaces_at(s, pid);
-    zkp_map_t *copy = calloc(n + 1, sizeof *copy);
-    if (!space || !copy) {
-        free(copy);
+    if (!space)
         return -ENOMEM;
-    }
+    zkp_map_t *copy = calloc(n + 1, sizeof *copy);
+    if (!copy)
+        return -ENOMEM;
     for (size_t i = 0; i < n; i++) {
         copy[i] = maps[i];
         if (maps[i].start >= maps[i].end ||
