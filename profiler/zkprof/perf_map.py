@@ -16,6 +16,7 @@ from __future__ import annotations
 import bisect
 import os
 from contextlib import suppress
+from itertools import islice
 from stat import S_ISREG
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 PYTHON = "python"
 """The module of Python functions."""
 
+# Interpreters that have run for days announce a tenth of it.
 _MAX_BYTES = 64 << 20
+_MAX_FUNCTIONS = 500_000
+_MAX_NAME = 4096
 _PREFIX = "py::"
 
 
@@ -96,8 +100,8 @@ class PerfMap:
 def _parse(text: str) -> list[tuple[int, int, str]]:
     """Read lines of "START SIZE name", numbers in hexadecimal."""
     found = []
-    for line in text.splitlines():
+    for line in islice(text.splitlines(), _MAX_FUNCTIONS):
         with suppress(ValueError):
             start, size, name = line.split(" ", 2)
-            found.append((int(start, 16), int(size, 16), printable(name)))
+            found.append((int(start, 16), int(size, 16), printable(name[:_MAX_NAME])))
     return found

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import pydemumble
-from elftools.elf.elffile import ELFFile
 
 from ._native import ffi
+from .elf import PlainELFFile, content
 from .procfs import printable
 from .sampler import CallFrames
 
@@ -94,7 +94,7 @@ class Module:
             self._read_layout()
 
     def _read_layout(self) -> None:
-        elf = ELFFile(self._file)
+        elf = PlainELFFile(self._file)
         if elf.num_sections() > _MAX_SECTIONS or elf.num_segments() > _MAX_SECTIONS:
             return
         self._segments = [
@@ -137,7 +137,7 @@ class Module:
     def has_symbols(self) -> bool:
         """Whether more than its exported functions have names."""
         with suppress(Exception):
-            elf = ELFFile(self._file)
+            elf = PlainELFFile(self._file)
             return bool(_symbols(elf, ".symtab", ".strtab") or _separate_symbols(elf))
         return False
 
@@ -154,7 +154,7 @@ class Module:
     def _read_functions(self) -> list[Function]:
         found: dict[int, Function] = {}
         with suppress(Exception), self._file as file:
-            elf = ELFFile(file)
+            elf = PlainELFFile(file)
             if elf.num_sections() > _MAX_SECTIONS:
                 return []
             tables = [_symbols(elf, ".dynsym", ".dynstr")]
@@ -180,7 +180,7 @@ def vdso() -> Module | None:
     return None
 
 
-def _symbols(elf: ELFFile, table: str, strings: str) -> dict[int, Function]:
+def _symbols(elf: PlainELFFile, table: str, strings: str) -> dict[int, Function]:
     """Return the functions that a symbol table lists, by address."""
     entries, names = _data(elf, table), _data(elf, strings)
     layout = _SYMBOL[elf.elfclass]
@@ -202,14 +202,12 @@ def _symbols(elf: ELFFile, table: str, strings: str) -> dict[int, Function]:
     return found
 
 
-def _data(elf: ELFFile, name: str) -> bytes:
+def _data(elf: PlainELFFile, name: str) -> bytes:
     section: Section | None = elf.get_section_by_name(name)
-    if section is None or section["sh_type"] == "SHT_NOBITS" or section["sh_size"] > _MAX_SECTION:
-        return b""
-    return bytes(section.data())
+    return (content(section, _MAX_SECTION) if section else None) or b""
 
 
-def _separate_symbols(elf: ELFFile) -> dict[int, Function]:
+def _separate_symbols(elf: PlainELFFile) -> dict[int, Function]:
     """Return the functions of the debug file installed here for this build, if any."""
     note = _data(elf, ".note.gnu.build-id")
     if len(note) < 17:
@@ -217,5 +215,5 @@ def _separate_symbols(elf: ELFFile) -> dict[int, Function]:
     build = note[16:].hex()
     path = _DEBUG_ROOT / build[:2] / f"{build[2:]}.debug"
     with suppress(Exception), path.open("rb") as file:
-        return _symbols(ELFFile(file), ".symtab", ".strtab")
+        return _symbols(PlainELFFile(file), ".symtab", ".strtab")
     return {}

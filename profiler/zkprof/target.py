@@ -21,8 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from elftools.elf.elffile import ELFFile
-
+from .elf import PlainELFFile, content
 from .errors import ZkprofError
 from .model import Target
 from .procfs import Mapping, Process, printable
@@ -92,7 +91,7 @@ class Elf:
 def inspect_elf(file: BinaryIO) -> Elf | None:
     """Read an ELF file; None where it is not one that can be read."""
     try:
-        elf = ELFFile(file)
+        elf = PlainELFFile(file)
         interpreter = ""
         for segment in islice(elf.iter_segments("PT_INTERP"), 1):
             if segment["p_filesz"] <= _MAX_INTERPRETER:
@@ -104,11 +103,9 @@ def inspect_elf(file: BinaryIO) -> Elf | None:
         for section in islice(elf.iter_sections(), _MAX_SECTIONS):
             go = go or section.name in (".go.buildinfo", ".gopclntab")
             kept = {".strtab": names, ".dynstr": names, ".rodata": strings}.get(section.name)
-            if kept is None or section["sh_type"] == "SHT_NOBITS":
-                continue
-            if section["sh_size"] <= min(_MAX_SECTION, left):
-                left -= section["sh_size"]
-                kept.append(section.data())
+            if kept is not None and (data := content(section, min(_MAX_SECTION, left))) is not None:
+                left -= len(data)
+                kept.append(data)
     except Exception:  # noqa: BLE001  (whatever a library makes of a hostile file)
         return None
     allocator = _first_match(_SYMBOLS, names) or _first_match(_STRINGS, strings)
