@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 #include <sys/syscall.h>
 
-#include "testing.h"
+#include "cases.h"
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
@@ -446,37 +446,8 @@ static void without_populate(void)
     zkn_arena_destroy(arena);
 }
 
-static const struct {
-    const char *name;
-    void (*body)(void);
-    const char *variable, *value;
-} cases[] = {
-    {"without colours", without_colours, "ZK_NALLOC_COLOUR", "0"},
-    {"without cache", without_cache, "ZK_NALLOC_RESERVE_BYTES", "0"},
-    {"without populate", without_populate, NULL, NULL},
-};
-
-#define CASES (sizeof cases / sizeof cases[0])
-
-static size_t current;
-
-static void start_case(void)
+static void as_it_is(void)
 {
-    char number[8];
-    snprintf(number, sizeof number, "%zu", current);
-    if (cases[current].variable != NULL)
-        setenv(cases[current].variable, cases[current].value, 1);
-    char *const arguments[] = {"test_arena", number, NULL};
-    execv("/proc/self/exe", arguments);
-    _exit(99);
-}
-
-int main(int argc, char **argv)
-{
-    if (argc > 1) {
-        cases[atoi(argv[1])].body();
-        return 0;
-    }
     random_allocations();
     capacity_is_exact();
     bad_arguments();
@@ -490,13 +461,16 @@ int main(int argc, char **argv)
     misuse();
     threads_share();
     threads_rewind_and_fork();
-    for (current = 0; current < CASES; current++) {
-        char text[1024];
-        int status = run_child(start_case, text, sizeof text);
-        printf("%s: status %d, stderr: %s\n", cases[current].name, status,
-               text);
-        CHECK(status, ==, 0);
-        CHECK(strlen(text), ==, 0);
-    }
-    return 0;
+}
+
+static const struct test_case cases[] = {
+    {"as it is", as_it_is},
+    {"without colours", without_colours, {"ZK_NALLOC_COLOUR=0"}},
+    {"without cache", without_cache, {"ZK_NALLOC_RESERVE_BYTES=0"}},
+    {"without populate", without_populate},
+};
+
+int main(int argc, char **argv)
+{
+    return RUN_CASES(argc, argv, cases);
 }

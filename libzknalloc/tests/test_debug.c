@@ -2,13 +2,12 @@
  *
  * ZK_NALLOC_DEBUG catches each misuse where it happens, and leaves correct
  * programs alone; ZK_NALLOC_WIPE leaves nothing of a freed region in memory.
- * Each case runs in a process of its own, started afresh.
  */
 #include <signal.h>
 #include <sys/mman.h>
 
+#include "cases.h"
 #include "heap.h"
-#include "testing.h"
 #include "tiling.h"
 
 #define MIB ((size_t)1 << 20)
@@ -152,67 +151,36 @@ static void not_wiped(void)
 /* ---------------------------------------------------------------------- main
  */
 
-static const struct {
-    const char *name;
-    void (*body)(void);
-    const char *mode, *wipe;
-    int signal;        /* that ends it, or 0 */
-    const char *words; /* on stderr */
-} cases[] = {
-    {"poison, correct program", correct, "poison", "0", 0, NULL},
-    {"unmap, correct program", correct, "unmap", "0", 0, NULL},
-    {"guard, correct program", correct, "guard", "0", 0, NULL},
-    {"guard and wipe", correct, "guard", "1", 0, NULL},
-    {"poison, write after free", write_after_free, "poison", "0", SIGABRT,
-     "written after it was freed"},
-    {"unmap, write after free", write_after_free, "unmap", "0", SIGSEGV, NULL},
-    {"unmap, read after free", read_after_free, "unmap", "0", SIGSEGV, NULL},
-    {"guard, overflow", run_over, "guard", "0", SIGSEGV, NULL},
-    {"guard, realloc", run_over_after_realloc, "guard", "0", SIGSEGV, NULL},
-    {"poison, double free", freed_twice, "poison", "0", SIGABRT, "freed twice"},
-    {"unmap, double free", freed_twice, "unmap", "0", SIGABRT, "freed twice"},
-    {"guard, double free", freed_twice, "guard", "0", SIGABRT, "freed twice"},
-    {"wipe", wiped, "off", "1", 0, NULL},
-    {"no wipe", not_wiped, "off", "0", 0, NULL},
+#define DEBUG(mode)                                                            \
+    {                                                                          \
+        "ZK_NALLOC_DEBUG=" mode                                                \
+    }
+
+static const struct test_case cases[] = {
+    {"poison, correct program", correct, DEBUG("poison")},
+    {"unmap, correct program", correct, DEBUG("unmap")},
+    {"guard, correct program", correct, DEBUG("guard")},
+    {"guard and wipe", correct, {"ZK_NALLOC_DEBUG=guard", "ZK_NALLOC_WIPE=1"}},
+    {"poison, write after free", write_after_free, DEBUG("poison"),
+     .signal = SIGABRT, .words = "written after it was freed"},
+    {"unmap, write after free", write_after_free, DEBUG("unmap"),
+     .signal = SIGSEGV},
+    {"unmap, read after free", read_after_free, DEBUG("unmap"),
+     .signal = SIGSEGV},
+    {"guard, overflow", run_over, DEBUG("guard"), .signal = SIGSEGV},
+    {"guard, realloc", run_over_after_realloc, DEBUG("guard"),
+     .signal = SIGSEGV},
+    {"poison, double free", freed_twice, DEBUG("poison"), .signal = SIGABRT,
+     .words = "freed twice"},
+    {"unmap, double free", freed_twice, DEBUG("unmap"), .signal = SIGABRT,
+     .words = "freed twice"},
+    {"guard, double free", freed_twice, DEBUG("guard"), .signal = SIGABRT,
+     .words = "freed twice"},
+    {"wipe", wiped, {"ZK_NALLOC_WIPE=1"}},
+    {"no wipe", not_wiped, {"ZK_NALLOC_WIPE=0"}},
 };
-
-#define CASES (sizeof cases / sizeof cases[0])
-
-static size_t current;
-
-static void start_case(void)
-{
-    char number[8];
-    snprintf(number, sizeof number, "%zu", current);
-    setenv("ZK_NALLOC_DEBUG", cases[current].mode, 1);
-    setenv("ZK_NALLOC_WIPE", cases[current].wipe, 1);
-    char *const arguments[] = {"test_debug", number, NULL};
-    execv("/proc/self/exe", arguments);
-    _exit(99);
-}
 
 int main(int argc, char **argv)
 {
-    if (argc > 1) {
-        /* The sanitizers' handlers would turn a signal into an exit. */
-        signal(SIGSEGV, SIG_DFL);
-        cases[atoi(argv[1])].body();
-        return 0;
-    }
-    for (current = 0; current < CASES; current++) {
-        char text[1024];
-        int status = run_child(start_case, text, sizeof text);
-        printf("%s: status %d, stderr: %s\n", cases[current].name, status,
-               text);
-        fflush(stdout);
-        CHECK(WIFSIGNALED(status) ? WTERMSIG(status) : 0, ==,
-              cases[current].signal);
-        if (cases[current].signal == 0)
-            CHECK(status, ==, 0);
-        if (cases[current].words == NULL)
-            CHECK(strlen(text), ==, 0);
-        else
-            CHECK_TRUE(strstr(text, cases[current].words) != NULL);
-    }
-    return 0;
+    return RUN_CASES(argc, argv, cases);
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * What a process may do in its life besides allocating: start others, become a
- * daemon, take signals, be traced, end while its threads run.  Each case runs
- * in a process of its own, started afresh.
+ * daemon, take signals, be traced, end while its threads run.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,8 +15,8 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 
+#include "cases.h"
 #include "heap.h"
-#include "testing.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -104,7 +103,7 @@ static void generations(void)
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
     /* One takes the child's threads for its parent's, the other (GCC 12) may
      * leave its allocator's lock taken in the child. */
-    exit(SKIPPED);
+    skip("the sanitizers do not follow forks of threads");
 #endif
     for (int depth = 0; depth < 4; depth++) {
         start_crew(NULL);
@@ -222,7 +221,7 @@ static void traced(void)
     for (int i = 0; i < 20; i++) {
         if (ptrace(PTRACE_ATTACH, child, NULL, NULL) != 0) {
             kill(child, SIGKILL);
-            exit(SKIPPED);
+            skip("no process may be traced");
         }
         CHECK_TRUE(WIFSTOPPED(wait_for(child)));
         CHECK(ptrace(PTRACE_DETACH, child, NULL, NULL), ==, 0);
@@ -238,12 +237,12 @@ static void core_dump(void)
     char folder[] = "/tmp/zkn-core-XXXXXX", name[64], pattern[256] = "";
     struct rlimit limit = {256 * MIB, 256 * MIB};
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-    exit(SKIPPED); /* their shadow memory would be in it */
+    skip("the sanitizers' shadow memory would be in it");
 #endif
     FILE *file = fopen("/proc/sys/kernel/core_pattern", "r");
     if (file == NULL || fgets(pattern, sizeof pattern, file) == NULL ||
         strcmp(pattern, "core\n") != 0)
-        exit(SKIPPED); /* it goes elsewhere */
+        skip("core files go elsewhere");
     fclose(file);
     CHECK_TRUE(mkdtemp(folder) != NULL);
     CHECK(chdir(folder), ==, 0);
@@ -257,7 +256,7 @@ static void core_dump(void)
     }
     int status = wait_for(child);
     if (WIFEXITED(status))
-        exit(SKIPPED);
+        skip("no core file may be written");
     CHECK(WTERMSIG(status), ==, SIGABRT);
     struct stat core = {0};
     snprintf(name, sizeof name, "core.%d", child);
@@ -306,7 +305,7 @@ static void on_alarm_fork(int signal)
 static void fork_in_handler(void)
 {
 #if defined(__SANITIZE_THREAD__)
-    exit(SKIPPED); /* it has a thread of its own */
+    skip("the sanitizer has a thread of its own");
 #endif
     struct itimerval often = {{0, 2000}, {0, 2000}}, never = {{0, 0}, {0, 0}};
     CHECK_TRUE(signal(SIGALRM, on_alarm_fork) != SIG_ERR);
@@ -356,7 +355,7 @@ static void set_uid(void)
 {
     char text[4096], buffer[65536];
     if (geteuid() != 0)
-        exit(SKIPPED);
+        skip("not root");
     strcpy(copy, "/tmp/zkn-setuid-XXXXXX");
     int to = mkstemp(copy), from = open("/proc/self/exe", O_RDONLY);
     CHECK_TRUE(to >= 0 && from >= 0);
@@ -378,31 +377,26 @@ static void set_uid(void)
 /* ---------------------------------------------------------------------- main
  */
 
-static const struct {
-    const char *name;
-    void (*body)(void);
-    const char *idle; /* ZK_NALLOC_IDLE_SECONDS */
-    bool may_abort;   /* with one line that says "signal handler" */
-} cases[] = {
-    {"spawn and vfork", spawns, NULL, false},
-    {"generations", generations, NULL, false},
-    {"daemon", daemonised, NULL, false},
-    {"thread storm", thread_storm, NULL, false},
-    {"cancelled threads", cancelled_threads, NULL, false},
-    {"exit while threads run", exit_while_threads_run, NULL, false},
-    {"before and after main", late_calls, NULL, false},
-    {"thread-local variables", thread_local_variables, "1", false},
-    {"traced", traced, NULL, false},
-    {"core dump", core_dump, NULL, false},
-    {"signal handler", signal_handler, NULL, true},
-    {"fork in a handler", fork_in_handler, NULL, false},
-    {"signal under the lock", signal_in_lock, NULL, true},
-    {"set-uid", set_uid, NULL, false},
+static const struct test_case cases[] = {
+    {"spawn and vfork", spawns},
+    {"generations", generations},
+    {"daemon", daemonised},
+    {"thread storm", thread_storm},
+    {"cancelled threads", cancelled_threads},
+    {"exit while threads run", exit_while_threads_run},
+    {"before and after main", late_calls},
+    {"thread-local variables",
+     thread_local_variables,
+     {"ZK_NALLOC_IDLE_SECONDS=1"}},
+    {"traced", traced},
+    {"core dump", core_dump},
+    {"signal handler", signal_handler, .words = "signal handler",
+     .signal = SIGABRT, .may_end_well = true},
+    {"fork in a handler", fork_in_handler},
+    {"signal under the lock", signal_in_lock, .words = "signal handler",
+     .signal = SIGABRT, .may_end_well = true},
+    {"set-uid", set_uid},
 };
-
-#define CASES (sizeof cases / sizeof cases[0])
-
-static size_t current;
 
 /* Priority 101 runs before all constructors but the loader's own. */
 __attribute__((constructor(101))) static void before_main(void)
@@ -415,41 +409,11 @@ __attribute__((destructor)) static void after_main(void)
     zkn_free(zkn_alloc(MIB));
 }
 
-static void start_case(void)
-{
-    char number[8];
-    snprintf(number, sizeof number, "%zu", current);
-    if (cases[current].idle != NULL)
-        setenv("ZK_NALLOC_IDLE_SECONDS", cases[current].idle, 1);
-    char *const arguments[] = {"test_life", number, NULL};
-    execv("/proc/self/exe", arguments);
-    _exit(99);
-}
-
 int main(int argc, char **argv)
 {
-    if (argc > 1) {
-        if (strcmp(argv[1], "report") == 0)
-            report();
-        else
-            cases[atoi(argv[1])].body();
+    if (argc > 1 && strcmp(argv[1], "report") == 0) {
+        report();
         return 0;
     }
-    for (current = 0; current < CASES; current++) {
-        char text[2048];
-        int status = run_child(start_case, text, sizeof text);
-        printf("%s: status %d, stderr: %s\n", cases[current].name, status,
-               text);
-        fflush(stdout);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
-            continue;
-        if (cases[current].may_abort && WIFSIGNALED(status)) {
-            CHECK(WTERMSIG(status), ==, SIGABRT);
-            CHECK_TRUE(strstr(text, "signal handler") != NULL);
-            continue;
-        }
-        CHECK(status, ==, 0);
-        CHECK(strlen(text), ==, 0);
-    }
-    return 0;
+    return RUN_CASES(argc, argv, cases);
 }

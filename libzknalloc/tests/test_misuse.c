@@ -3,9 +3,7 @@
  * Each misuse ends the process with SIGABRT and exactly one line on stderr
  * that says what was wrong.
  */
-#include <signal.h>
-
-#include "testing.h"
+#include "cases.h"
 
 static void double_free(void)
 {
@@ -66,33 +64,25 @@ static void wrong_size(void)
     zkn_free_sized(zkn_alloc(1 << 20), 3 << 20);
 }
 
-static const struct {
-    const char *name;
-    void (*body)(void);
-    const char *words;
-} cases[] = {
-    {"double free", double_free, "not the start of a live region"},
-    {"double free, large", double_free_of_large, "freed twice"},
-    {"double free after release", double_free_after_release, "freed twice"},
-    {"interior pointer", interior_free, "address inside a region"},
-    {"misaligned pointer", misaligned_free, "address inside a region"},
-    {"address never handed out", untouched_space, "not the start"},
-    {"realloc of freed", realloc_of_freed, "freed twice"},
-    {"usable size of freed", size_of_freed, "freed twice"},
-    {"wrong size", wrong_size, "size larger than the region"},
+#define ABORTS(says) .signal = SIGABRT, .words = "libzknalloc: " says
+
+static const struct test_case cases[] = {
+    {"double free", double_free,
+     ABORTS("not the start of a live region (freed twice, or an address "
+            "inside a region) at 0x")},
+    {"double free, large", double_free_of_large, ABORTS("not the start")},
+    {"double free after release", double_free_after_release,
+     ABORTS("not the start")},
+    {"interior pointer", interior_free, ABORTS("not the start")},
+    {"misaligned pointer", misaligned_free, ABORTS("not the start")},
+    {"address never handed out", untouched_space, ABORTS("not the start")},
+    {"realloc of freed", realloc_of_freed, ABORTS("not the start")},
+    {"usable size of freed", size_of_freed, ABORTS("not the start")},
+    {"wrong size", wrong_size,
+     ABORTS("freed with a size larger than the region at 0x")},
 };
 
-int main(void)
+int main(int argc, char **argv)
 {
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char text[1024];
-        int status = run_child(cases[i].body, text, sizeof text);
-        printf("%s: %s", cases[i].name, text);
-        CHECK_TRUE(WIFSIGNALED(status));
-        CHECK(WTERMSIG(status), ==, SIGABRT);
-        CHECK_TRUE(strncmp(text, "libzknalloc: ", 13) == 0);
-        CHECK_TRUE(strstr(text, cases[i].words) != NULL);
-        CHECK_TRUE(strchr(text, '\n') == text + strlen(text) - 1);
-    }
-    return 0;
+    return RUN_CASES(argc, argv, cases);
 }

@@ -2,18 +2,16 @@
  *
  * Secrets: each property proved from outside (traps, /proc, ptrace, children),
  * on each kind of memory: what the kernel gives, and what is left where it
- * refuses memfd_secret(), madvise(), mlock() or mprotect().  Each case runs in
- * a process of its own.
+ * refuses memfd_secret(), madvise(), mlock() or mprotect().
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
-#include "testing.h"
+#include "cases.h"
 
 #ifndef SYS_memfd_secret
 #define SYS_memfd_secret 447
@@ -266,7 +264,7 @@ static void everything(void)
 {
     int fd = (int)syscall(SYS_memfd_secret, O_CLOEXEC);
     if (fd < 0 && errno == ENOSYS)
-        exit(SKIPPED);
+        skip("the kernel has no memfd_secret()");
     CHECK(fd, >=, 0);
     close(fd);
     zkn_secret_t *secret = zkn_secret_create(100, ZKN_SECRET_REQUIRE_LOCK);
@@ -635,7 +633,7 @@ static long instructions(size_t at)
 static void compares_in_constant_time(void)
 {
     if (SANITIZED)
-        exit(SKIPPED); /* their run time has branches of its own */
+        skip("the sanitizers have branches of their own");
     long equal = instructions(sizeof left);
     CHECK(equal, >, 64);
     for (size_t at = 0; at < sizeof left; at += 9)
@@ -670,51 +668,25 @@ static void wiped_at_exit_private(void)
     wiped_at_exit();
 }
 
-static const struct {
-    const char *name;
-    void (*body)(void);
-    const char *words; /* on stderr, one line; or NULL for none */
-} cases[] = {
-    {"everything", everything, NULL},
-    {"as it comes", on_each_kind, NULL},
-    {"private", on_private, NULL},
-    {"nothing left", nothing_left, NULL},
-    {"wiped at exit", wiped_at_exit, NULL},
-    {"wiped at exit, private", wiped_at_exit_private, NULL},
-    {"no lock", no_lock_at_all, NULL},
-    {"low limit", low_limit, NULL},
-    {"no madvise", no_madvise, NULL},
-    {"no mprotect", no_mprotect, "a secret is released unwiped"},
-    {"no descriptors", no_descriptors, NULL},
-    {"no address space", no_address_space, NULL},
-    {"compares", compares, NULL},
-    {"constant time", compares_in_constant_time, NULL},
+static const struct test_case cases[] = {
+    {"everything", everything},
+    {"as it comes", on_each_kind},
+    {"private", on_private},
+    {"nothing left", nothing_left},
+    {"wiped at exit", wiped_at_exit},
+    {"wiped at exit, private", wiped_at_exit_private},
+    {"no lock", no_lock_at_all},
+    {"low limit", low_limit},
+    {"no madvise", no_madvise},
+    {"no mprotect", no_mprotect, .words = "a secret is released unwiped"},
+    {"no descriptors", no_descriptors},
+    {"no address space", no_address_space},
+    {"compares", compares},
+    {"constant time", compares_in_constant_time},
 };
 
-static size_t current;
-
-static void run_case(void)
-{
-    cases[current].body();
-    exit(0);
-}
-
-int main(void)
+int main(int argc, char **argv)
 {
     page = (size_t)sysconf(_SC_PAGESIZE);
-    for (; current < sizeof cases / sizeof *cases; current++) {
-        char text[1024];
-        int status = run_child(run_case, text, sizeof text);
-        printf("%s: status %d, stderr: %s\n", cases[current].name, status,
-               text);
-        fflush(stdout);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
-            continue;
-        CHECK(status, ==, 0);
-        if (cases[current].words == NULL)
-            CHECK(strlen(text), ==, 0);
-        else
-            CHECK_TRUE(strstr(text, cases[current].words) != NULL);
-    }
-    return 0;
+    return RUN_CASES(argc, argv, cases);
 }

@@ -8,8 +8,8 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#include "cases.h"
 #include "heap.h"
-#include "testing.h"
 
 #define MIB     ((size_t)1 << 20)
 #define WINDOW  (6 * MIB)
@@ -228,7 +228,7 @@ static void forked(void)
 static void locked(void)
 {
     if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
-        exit(SKIPPED);
+        skip("no memory may be locked");
     for (int i = 0; i < 5; i++)
         bucket_round(1, true);
     check_zero();
@@ -279,58 +279,26 @@ static void given_back(void)
     check_zero();
 }
 
-/* ------------------------------------------------------------------ driver */
+/* ------------------------------------------------------------------- cases */
 
-static const struct test_case {
-    const char *name;
-    void (*run)(void);
-    const char *variable, *value;
-} cases[] = {
-    {"same_places", same_places, NULL, NULL},
-    {"same_places_no_thp", same_places, "ZK_NALLOC_THP", "0"},
-    {"new_places", new_places, NULL, NULL},
-    {"everything", everything, NULL, NULL},
-    {"one_by_one", one_by_one, NULL, NULL},
-    {"changes", changes, NULL, NULL},
-    {"resized", resized, NULL, NULL},
-    {"resized_books", resized_books, NULL, NULL},
-    {"only_read", only_read, NULL, NULL},
-    {"forked", forked, NULL, NULL},
-    {"locked", locked, NULL, NULL},
-    {"switched_off", switched_off, "ZK_NALLOC_SPARSE", "0"},
-    {"blind", blind, NULL, NULL},
-    {"given_back", given_back, NULL, NULL},
+static const struct test_case cases[] = {
+    {"same places", same_places},
+    {"same places, no huge pages", same_places, {"ZK_NALLOC_THP=0"}},
+    {"new places", new_places},
+    {"everything", everything},
+    {"one by one", one_by_one},
+    {"changes", changes},
+    {"resized", resized},
+    {"resized, books", resized_books},
+    {"only read", only_read},
+    {"forked", forked},
+    {"locked", locked},
+    {"switched off", switched_off, {"ZK_NALLOC_SPARSE=0"}},
+    {"blind", blind},
+    {"given back", given_back},
 };
 
 int main(int argc, char **argv)
 {
-    (void)argc;
-    const char *name = getenv("TEST_CASE");
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const struct test_case *test = &cases[i];
-        if (name != NULL) {
-            if (strcmp(name, test->name) == 0) {
-                test->run();
-                return 0;
-            }
-            continue;
-        }
-        pid_t child = fork();
-        if (child == 0) {
-            setenv("TEST_CASE", test->name, 1);
-            if (test->variable != NULL)
-                setenv(test->variable, test->value, 1);
-            execv("/proc/self/exe", argv);
-            _exit(127);
-        }
-        int status;
-        CHECK(waitpid(child, &status, 0), ==, child);
-        if (status == SKIPPED << 8)
-            printf("%s: skipped\n", test->name);
-        else if (status != 0) {
-            fprintf(stderr, "%s: status %#x\n", test->name, (unsigned)status);
-            return 1;
-        }
-    }
-    return 0;
+    return RUN_CASES(argc, argv, cases);
 }
