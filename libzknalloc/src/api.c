@@ -61,6 +61,11 @@ void *zkn_private_alloc(size_t size, size_t alignment, bool zeroed)
     return ptr;
 }
 
+void zkn_private_limited(void)
+{
+    heap_follow_limit();
+}
+
 void *zkn_alloc(size_t size)
 {
     return allocate(size, 1, false);

@@ -140,7 +140,8 @@ void *cache_alloc(size_t size, size_t alignment, bool zeroed)
 {
     if (unlikely(!load_acquire(&heap.ready)) && !init_cache())
         return NULL;
-    if (unlikely(size >= heap.span || alignment > heap.span / 2))
+    size_t span = heap_span();
+    if (unlikely(size >= span || alignment > span / 2))
         return NULL;
 
     struct heap_request request = request_for(size, alignment);
@@ -331,7 +332,7 @@ void *cache_realloc(void *ptr, size_t size)
     size_t had = capacity(region);
     void *result = ptr;
 
-    if (unlikely(size >= heap.span))
+    if (unlikely(size >= heap_span()))
         return NULL;
     if (unlikely(options.debug != DEBUG_OFF)) {
         result = move_debugged(ptr, had, size);

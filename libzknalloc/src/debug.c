@@ -92,7 +92,7 @@ static struct region *leave_quarantine(void)
     struct region *region = NULL;
     pthread_mutex_lock(&quarantine.lock);
     if (quarantine.count > QUARANTINE_MOST ||
-        pages_to_bytes(quarantine.pages) > heap.span / 4) {
+        pages_to_bytes(quarantine.pages) > heap_span() / 4) {
         region = quarantine.first;
         quarantine.first = region->left;
         quarantine.count--;

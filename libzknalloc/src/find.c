@@ -35,10 +35,12 @@ static bool grow_pool(void)
         max_size(METADATA_STEP, os_page_size()) / sizeof(struct region), 1);
     if (from + step > heap.pool_limit)
         return false;
+    heap.growing++;
     heap_unlock();
     int error =
         commit_metadata((char *)&heap.pool[from], step * sizeof(struct region));
     heap_lock();
+    heap.growing--;
     if (error == 0 && heap.pool_size == from)
         heap.pool_size = from + step;
     return error == 0;
@@ -60,9 +62,11 @@ static bool grow_map(uint32_t pages)
         size_t unit = max_size(METADATA_STEP, os_page_size());
         size_t from = heap.map_pages * sizeof(uint32_t);
         size_t to = round_up(pages * sizeof(uint32_t), unit);
+        heap.growing++;
         heap_unlock();
         int error = commit_metadata((char *)heap.map + from, to - from);
         heap_lock();
+        heap.growing--;
         if (error != 0)
             return false;
         heap.map_pages =

@@ -5,7 +5,6 @@
  */
 #include "heap.h"
 
-#include <errno.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -18,13 +17,11 @@
 #include "os.h"
 #include "tiling.h"
 #include "trim.h"
-#include "zknalloc_private.h"
 
 /* Each sparse region may be a mapping of its own; processes may have 65 530.
  */
 #define SPARSE_MOST 2048
 
-struct zkn_private_range zkn_private_range;
 struct heap heap = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* -------------------------------------------------------------------- lock */
@@ -89,44 +86,6 @@ void heap_unlock(void)
 {
     store_relaxed(&heap.owner, 0);
     pthread_mutex_unlock(&heap.lock);
-}
-
-/* ----------------------------------------------------------------- opening */
-
-int heap_open(size_t bytes, size_t ceiling, bool huge)
-{
-    size_t page_size = os_page_size();
-    unsigned shift = log2_floor(page_size);
-    bytes = min_size(round_down(bytes, HUGE_PAGE), (size_t)UINT32_MAX << shift);
-    size_t pages = bytes >> shift;
-    if (pages == 0)
-        return -ENOMEM;
-
-    /* Live regions have ZKN_THRESHOLD bytes, and a free run lies between two
-     * of them at worst. */
-    size_t fewest = max_size(ZKN_THRESHOLD >> shift, 1);
-    size_t descriptors = 2 * (pages / fewest) + TILING_SPARES + 1;
-    size_t map_bytes = round_up(pages * sizeof(uint32_t), HUGE_PAGE);
-    size_t pool_bytes =
-        round_up(descriptors * sizeof(struct region), HUGE_PAGE);
-    char *start;
-    int error = os_reserve(map_bytes + pool_bytes + bytes, &start);
-    if (error != 0)
-        return error;
-
-    heap.map = (uint32_t *)(void *)start;
-    heap.pool = (struct region *)(void *)(start + map_bytes);
-    heap.pool_limit = (uint32_t)min_size(descriptors, UINT32_MAX);
-    heap.pool_next = 1; /* index 0 stands in fresh map entries */
-    heap.page_shift = shift;
-    heap.ceiling = ceiling >> shift;
-    heap.huge = huge;
-    heap.nodes = (unsigned)min_size(os_node_count(), NODES_MOST);
-    heap.base = start + map_bytes + pool_bytes;
-    __atomic_store_n(&heap.span, bytes, __ATOMIC_RELEASE);
-    zkn_private_range.base = heap.base;
-    __atomic_store_n(&zkn_private_range.size, bytes, __ATOMIC_RELEASE);
-    return 0;
 }
 
 /* --------------------------------------------------------- taking and giving

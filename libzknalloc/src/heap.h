@@ -45,7 +45,8 @@
 #define HEAP_SPAN_MOST ((size_t)8 << 40)
 
 struct heap {
-    /* Read on every path; written once, before anything is served. */
+    /* Read on every path; written once, before anything is served, but for the
+     * span: see heap_follow_limit(). */
     char *base;
     size_t span;         /* bytes from base on that belong to the heap */
     uint32_t *map;       /* page -> index into pool */
@@ -73,6 +74,7 @@ struct heap {
     size_t ceiling;                 /* pages that dirty may reach */
     unsigned clock;                 /* seconds, kept by watch.c */
     unsigned busy;                  /* runs in the state BUSY */
+    unsigned growing;               /* calls that make metadata accessible */
     unsigned sparse;                /* regions that are sparse */
     size_t moves;                   /* see assemble.h */
 };
@@ -102,6 +104,11 @@ struct heap_request {
 /* Reserve BYTES of address space and become ready.  CEILING bounds the free
  * memory kept, in bytes.  Returns 0 or -errno. */
 HIDDEN int heap_open(size_t bytes, size_t ceiling, bool huge);
+
+/* Where RLIMIT_AS is finite and leaves the process less address space than the
+ * heap holds unused, give some of that back.  A system call or two where there
+ * is nothing to do. */
+HIDDEN void heap_follow_limit(void);
 
 /* Where the pages of a request may come from. */
 enum heap_source {
@@ -164,12 +171,16 @@ HIDDEN void heap_unlock(void);
 
 /* ------------------------------------------------ addresses and regions */
 
+/* The span as it is just now.  It is set after the base. */
+static inline size_t heap_span(void)
+{
+    return __atomic_load_n(&heap.span, __ATOMIC_ACQUIRE);
+}
+
 /* Whether PTR lies in the heap's address space. */
 static inline bool heap_owns(const void *ptr)
 {
-    /* The span is set after the base. */
-    size_t span = __atomic_load_n(&heap.span, __ATOMIC_ACQUIRE);
-    return (size_t)((const char *)ptr - heap.base) < span;
+    return (size_t)((const char *)ptr - heap.base) < heap_span();
 }
 
 static inline size_t pages_to_bytes(size_t pages)

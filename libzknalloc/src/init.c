@@ -11,7 +11,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 /* glibc 2.32 */
@@ -38,15 +37,6 @@
 /* Less address space than this is not worth having. */
 #define RESERVE_LEAST (GIB / 4)
 
-/* Where the limit on address space is finite, half of what is left. */
-static size_t address_space(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-        return SIZE_MAX;
-    return (size_t)limit.rlim_cur / 2;
-}
-
 static bool reserve(size_t ceiling)
 {
     bool huge = options.thp && os_huge_pages();
@@ -56,7 +46,7 @@ static bool reserve(size_t ceiling)
         bytes = max_size(4 * os_physical_memory(), 64 * GIB);
     }
     bytes = min_size(bytes, HEAP_SPAN_MOST);
-    size_t allowed = address_space();
+    size_t allowed = os_address_space() / 2;
     if (bytes > allowed) {
         bytes = allowed;
         stats_add(STAT_fallback_reserve, 1);

@@ -60,6 +60,23 @@ int os_reserve(size_t length, char **out)
     return 0;
 }
 
+void os_unreserve(char *addr, size_t length)
+{
+    (void)COUNTED(STAT_syscalls_map, munmap(addr, length));
+}
+
+bool os_has_room(size_t length)
+{
+    int saved = errno;
+    void *addr =
+        mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    stats_add(STAT_syscalls_map, 1);
+    if (addr != MAP_FAILED)
+        (void)munmap(addr, length);
+    errno = saved;
+    return addr != MAP_FAILED;
+}
+
 int os_commit(char *addr, size_t length)
 {
     return COUNTED(STAT_syscalls_map,

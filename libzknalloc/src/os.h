@@ -21,6 +21,13 @@ HIDDEN size_t os_page_size(void);
  * mode refuses what it would refuse malloc(). */
 HIDDEN int os_reserve(size_t length, char **out);
 
+/* Give a part of it back for good.  The kernel may refuse, for one mapping too
+ * many: then it stays reserved. */
+HIDDEN void os_unreserve(char *addr, size_t length);
+
+/* Whether LENGTH more bytes of address space could be mapped just now. */
+HIDDEN bool os_has_room(size_t length);
+
 /* Make a part of the reservation readable and writable.  Where it was never
  * used it reads as zero. */
 HIDDEN int os_commit(char *addr, size_t length);
@@ -102,6 +109,9 @@ HIDDEN unsigned os_memory_pressure(void);
  * the CPU that runs this, itself in *CPU unless that is NULL. */
 HIDDEN unsigned os_node_count(void);
 HIDDEN unsigned os_node(unsigned *cpu);
+
+/* The limit on this process's address space, SIZE_MAX for none. */
+HIDDEN size_t os_address_space(void);
 
 /* Physical memory alone, in bytes. */
 HIDDEN size_t os_physical_memory(void);

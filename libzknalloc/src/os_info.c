@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -20,6 +21,16 @@ size_t os_physical_memory(void)
     if (sysinfo(&info) != 0)
         return GIB; /* cannot happen; a modest machine is a safe answer */
     return (size_t)info.totalram * info.mem_unit;
+}
+
+size_t os_address_space(void)
+{
+    struct rlimit limit;
+    int saved = errno;
+    bool known = getrlimit(RLIMIT_AS, &limit) == 0;
+    errno = saved;
+    return known && limit.rlim_cur != RLIM_INFINITY ? (size_t)limit.rlim_cur
+                                                    : SIZE_MAX;
 }
 
 /* Read the start of a small file into TEXT, NUL-terminated. */

@@ -47,6 +47,7 @@ static void tick(void)
     if (chain != NULL)
         (void)heap_give(chain);
     (void)trim_tick(&rules);
+    heap_follow_limit(); /* lowered by another process, say */
 }
 
 static void *watch(void *unused)

@@ -192,6 +192,57 @@ static void test_process_life(void)
     free(buffer);
 }
 
+/* ------------------------------------------------------ lowered RLIMIT_AS */
+
+static const struct rlimit one_gib = {(rlim_t)1 << 30, (rlim_t)1 << 30};
+static const struct rlimit64 one_gib64 = {(rlim64_t)1 << 30, (rlim64_t)1 << 30};
+
+static int by_setrlimit(void)
+{
+    return setrlimit(RLIMIT_AS, &one_gib);
+}
+
+static int by_setrlimit64(void)
+{
+    return setrlimit64(RLIMIT_AS, &one_gib64);
+}
+
+static int by_prlimit(void)
+{
+    return prlimit(0, RLIMIT_AS, &one_gib, NULL);
+}
+
+static int by_prlimit64(void)
+{
+    return prlimit64(getpid(), RLIMIT_AS, &one_gib64, NULL);
+}
+
+/* What the cache reserved must not be what the process may have. */
+static void test_lowered_limit(int (*lower)(void))
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct rlimit now;
+        CHECK(lower(), ==, 0);
+        CHECK(getrlimit(RLIMIT_AS, &now), ==, 0);
+        CHECK(now.rlim_cur, ==, one_gib.rlim_cur);
+        for (int i = 0; i < 10000; i++)
+            CHECK_TRUE(malloc(20000) != NULL);
+        pthread_t thread;
+        void *ptr;
+        CHECK(pthread_create(&thread, NULL, thread_body, NULL), ==, 0);
+        CHECK(pthread_join(thread, &ptr), ==, 0);
+        CHECK_TRUE(zkn_owns(ptr));
+        errno = 0;
+        CHECK(setrlimit(RLIMIT_AS, (void *)8), ==, -1);
+        CHECK(errno, ==, EFAULT);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0), ==, child);
+    CHECK(status, ==, 0);
+}
+
 int main(void)
 {
     /* The C++ library, where the next allocator brings it, keeps a block. */
@@ -203,6 +254,10 @@ int main(void)
     test_fills();
     test_small_phases();
     test_process_life();
+    test_lowered_limit(by_setrlimit);
+    test_lowered_limit(by_setrlimit64);
+    test_lowered_limit(by_prlimit);
+    test_lowered_limit(by_prlimit64);
     CHECK(stats_now().live_now, ==, live);
     return 0;
 }

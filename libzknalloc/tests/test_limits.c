@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * Each fall-back, forced: limits, options, system calls that the kernel
- * refuses.  Every case runs in a process of its own, started afresh, since
- * options and limits are read once.
+ * refuses.
  */
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#include "testing.h"
+#include "cases.h"
+#include "zknalloc_private.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -174,7 +174,7 @@ static void refused_growth(void)
 {
     struct rlimit limit = {1024 * MIB, 1024 * MIB};
     if (SANITIZED)
-        exit(SKIPPED);
+        skip("the sanitizers need data");
     CHECK(setrlimit(RLIMIT_DATA, &limit), ==, 0);
     for (int i = 0; i < 3; i++) {
         CHECK_TRUE(zkn_alloc((size_t)20 << 30) == NULL);
@@ -185,13 +185,92 @@ static void refused_growth(void)
     }
 }
 
+/* ------------------------------------------------- a limit that is lowered */
+
+static void limit_address_space(size_t bytes)
+{
+    struct rlimit limit = {bytes, bytes};
+    CHECK(syscall(SYS_prlimit64, 0, RLIMIT_AS, &limit, NULL), ==, 0);
+}
+
+/* Small blocks of SIZE bytes together, which the system has to find. */
+static void use_small(size_t size)
+{
+    enum { BLOCK = 32 << 10 };
+    void **last = NULL;
+    for (size_t done = 0; done < size; done += BLOCK) {
+        void **block = malloc(BLOCK);
+        CHECK_TRUE(block != NULL);
+        *block = last;
+        last = block;
+    }
+    while (last != NULL) {
+        void **next = *last;
+        free(last);
+        last = next;
+    }
+}
+
+/* The reservation, of which nearly nothing was used, makes room. */
+static void lowered_limit(void)
+{
+    if (SANITIZED)
+        skip("the sanitizers need address space");
+    char *kept = zkn_alloc(32 * MIB);
+    memset(kept, 7, 32 * MIB);
+    use(64 * MIB);
+    CHECK(proc_status("VmSize"), >, 8192 * MIB);
+    zkn_private_limited(); /* no limit, no change */
+    CHECK(proc_status("VmSize"), >, 8192 * MIB);
+
+    limit_address_space(1024 * MIB);
+    zkn_private_limited();
+    CHECK(proc_status("VmSize"), <, 640 * MIB);
+    use_small(256 * MIB);
+    char *more = zkn_alloc(128 * MIB); /* and some of it is the heap's still */
+    CHECK_TRUE(more != NULL && zkn_owns(more));
+    memset(more, 8, 128 * MIB);
+
+    /* The next limit is what is mapped just now.  There is no room at all, and
+     * what the heap has untouched is the only room to be had. */
+    size_t mapped = proc_status("VmSize");
+    limit_address_space(mapped);
+    zkn_private_limited();
+    CHECK(proc_status("VmSize"), <, mapped - 32 * MIB);
+    use_small(32 * MIB);
+
+    /* Nobody's pages were touched, and what is cached serves on. */
+    CHECK_TRUE(kept[0] == 7 && memcmp(kept, kept + 1, 32 * MIB - 1) == 0);
+    CHECK_TRUE(more[0] == 8 && memcmp(more, more + 1, 128 * MIB - 1) == 0);
+    zkn_free(kept);
+    zkn_free(more);
+    for (int i = 0; i < 300; i++)
+        zkn_free(zkn_alloc(ZKN_THRESHOLD * (size_t)(1 + i % 32)));
+    uint64_t misses = stats_now().misses;
+    use(128 * MIB);
+    CHECK(stats_now().misses, ==, misses);
+}
+
+/* Another process may lower it, too: the watcher notices. */
+static void lowered_from_outside(void)
+{
+    if (SANITIZED)
+        skip("the sanitizers need address space");
+    use(96 * MIB); /* starts the watcher */
+    limit_address_space(2048 * MIB);
+    for (int i = 0; i < 600 && proc_status("VmSize") > 2048 * MIB; i++)
+        usleep(100 * 1000);
+    CHECK(proc_status("VmSize"), <=, 2048 * MIB);
+    use_small(256 * MIB);
+}
+
 /* One region that the program locked and freed must not stop the others. */
 static void locked_region(void)
 {
     char *locked = zkn_alloc(4 * MIB), *middle = zkn_alloc(4 * MIB);
     char *other = zkn_alloc(64 * MIB), *last = zkn_alloc(4 * MIB);
     if (mlock(locked, MIB) != 0)
-        exit(SKIPPED);
+        skip("no memory may be locked");
     memset(other, 1, 64 * MIB);
     zkn_free(locked);
     zkn_free(other);
@@ -229,7 +308,7 @@ static void moves_and_releases(void)
 static void locked_memory(void)
 {
     if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
-        exit(SKIPPED);
+        skip("no memory may be locked");
     /* The reservation must not be populated, nor the metadata for it. */
     CHECK(proc_status("VmLck"), <, (size_t)1 << 40);
     use(32 * MIB);
@@ -238,80 +317,41 @@ static void locked_memory(void)
     CHECK(stats_now().hits, ==, 1);
 }
 
-static const struct {
-    const char *name;
-    void (*body)(void);
-    const char *variable, *value; /* set before it starts */
-    size_t address_space;         /* RLIMIT_AS, or 0 */
-    const char *words;            /* on stderr, one line; or NULL for none */
-} cases[] = {
-    {"no reservation", no_reservation, "ZK_NALLOC_RESERVE_BYTES", "0", 0, NULL},
-    {"no room to reserve", no_reservation, NULL, NULL, 300 * MIB, NULL},
-    {"little address space", address_space_limit, NULL, NULL, 1600 * MIB, NULL},
-    {"populated", populated, "ZK_NALLOC_POPULATE", "1", 0, NULL},
-    {"no cache", no_cache, "ZK_NALLOC_CACHE_BYTES", "0", 0, NULL},
-    {"small cache", small_cache, "ZK_NALLOC_CACHE_BYTES", "16M", 0, NULL},
-    {"no huge pages", no_huge_pages, "ZK_NALLOC_THP", "off", 0, NULL},
-    {"bad size", bad_options, "ZK_NALLOC_CACHE_BYTES", "12Q", 0,
-     "ZK_NALLOC_CACHE_BYTES=12Q"},
-    {"size too large", bad_options, "ZK_NALLOC_MAGAZINE_BYTES", "9999G", 0,
-     "ZK_NALLOC_MAGAZINE_BYTES=9999G"},
-    {"bad flag", bad_options, "ZK_NALLOC_THP", "perhaps", 0,
-     "ZK_NALLOC_THP=perhaps"},
-    {"moves", moves, NULL, NULL, 0, NULL},
-    {"no mremap", no_mremap, NULL, NULL, 0, NULL},
-    {"no madvise", no_madvise, NULL, NULL, 0, NULL},
-    {"no mprotect", no_mprotect, NULL, NULL, 0, NULL},
-    {"locked memory", locked_memory, NULL, NULL, 0, NULL},
-    {"locked region", locked_region, NULL, NULL, 0, NULL},
-    {"refused growth", refused_growth, NULL, NULL, 0, NULL},
-    {"moves and releases", moves_and_releases, NULL, NULL, 0, NULL},
+static const struct test_case cases[] = {
+    {"no reservation", no_reservation, {"ZK_NALLOC_RESERVE_BYTES=0"}},
+    {"no room to reserve", no_reservation, .address_space = 300 * MIB},
+    {"little address space", address_space_limit, .address_space = 1600 * MIB},
+    {"populated", populated, {"ZK_NALLOC_POPULATE=1"}},
+    {"no cache", no_cache, {"ZK_NALLOC_CACHE_BYTES=0"}},
+    {"small cache", small_cache, {"ZK_NALLOC_CACHE_BYTES=16M"}},
+    {"no huge pages", no_huge_pages, {"ZK_NALLOC_THP=off"}},
+    {"bad size",
+     bad_options,
+     {"ZK_NALLOC_CACHE_BYTES=12Q"},
+     .words = "ZK_NALLOC_CACHE_BYTES=12Q is not a number in range, such as "
+              "512M; keeping the default"},
+    {"size too large",
+     bad_options,
+     {"ZK_NALLOC_MAGAZINE_BYTES=9999G"},
+     .words = "ZK_NALLOC_MAGAZINE_BYTES=9999G is not a number in range, such "
+              "as 512M; keeping the default"},
+    {"bad flag",
+     bad_options,
+     {"ZK_NALLOC_THP=perhaps"},
+     .words = "ZK_NALLOC_THP=perhaps is not yes or no; keeping the default"},
+    {"lowered limit", lowered_limit},
+    {"lowered from outside", lowered_from_outside},
+    {"moves", moves},
+    {"no mremap", no_mremap},
+    {"no madvise", no_madvise},
+    {"no mprotect", no_mprotect},
+    {"locked memory", locked_memory},
+    {"locked region", locked_region},
+    {"refused growth", refused_growth},
+    {"moves and releases", moves_and_releases},
 };
-
-#define CASES (sizeof cases / sizeof cases[0])
-
-static size_t current; /* case, for the child */
-
-static void start_case(void)
-{
-    char number[8];
-    snprintf(number, sizeof number, "%zu", current);
-    if (cases[current].variable != NULL)
-        setenv(cases[current].variable, cases[current].value, 1);
-    if (cases[current].address_space > 0) {
-        struct rlimit limit = {cases[current].address_space,
-                               cases[current].address_space};
-        CHECK(setrlimit(RLIMIT_AS, &limit), ==, 0);
-    }
-    char *const arguments[] = {"test_limits", number, NULL};
-    execv("/proc/self/exe", arguments);
-    _exit(99);
-}
 
 int main(int argc, char **argv)
 {
-    if (argc > 1) {
-        cases[atoi(argv[1])].body();
-        return 0;
-    }
-    for (current = 0; current < CASES; current++) {
-        char text[2048];
-        if (SANITIZED && cases[current].address_space > 0)
-            continue;
-        int status = run_child(start_case, text, sizeof text);
-        printf("%s: status %d, stderr: %s\n", cases[current].name, status,
-               text);
-        fflush(stdout);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
-            continue;
-        CHECK(status, ==, 0);
-        if (cases[current].words == NULL) {
-            CHECK(strlen(text), ==, 0);
-        } else {
-            CHECK_TRUE(strstr(text, cases[current].words) != NULL);
-            CHECK_TRUE(strstr(text, "keeping the default") != NULL);
-            CHECK_TRUE(strchr(text, '\n') == text + strlen(text) - 1);
-        }
-    }
-    return 0;
+    return RUN_CASES(argc, argv, cases);
 }
