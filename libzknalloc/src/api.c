@@ -14,8 +14,10 @@
 #include "heap.h"
 #include "hooks.h"
 #include "init.h"
+#include "magazine.h"
 #include "options.h"
 #include "stats.h"
+#include "trim.h"
 #include "zknalloc.h"
 #include "zknalloc_private.h"
 
@@ -143,19 +145,33 @@ bool zkn_owns(const void *ptr)
     return heap_owns(ptr);
 }
 
+/* Empty the magazines and ACT; nothing while a thread forks. */
+static size_t control(size_t (*act)(void))
+{
+    size_t done = 0;
+    if (load_acquire(&heap.ready) && heap_hold()) {
+        struct region *held = magazine_drain();
+        if (held != NULL)
+            (void)heap_give(held);
+        done = act();
+        heap_let_go();
+    }
+    return done;
+}
+
 size_t zkn_soften_cache(void)
 {
-    return cache_soften();
+    return control(trim_soften);
 }
 
 size_t zkn_release_cache(void)
 {
-    return cache_release();
+    return control(trim_release);
 }
 
 size_t zkn_stage_boundary(void)
 {
-    return cache_stage();
+    return control(trim_stage);
 }
 
 int zkn_set_region_hooks(zkn_on_map_t *on_map, zkn_on_unmap_t *on_unmap,

@@ -10,6 +10,7 @@
  */
 #include "cache.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "assemble.h"
@@ -17,11 +18,11 @@
 #include "heap.h"
 #include "init.h"
 #include "log.h"
+#include "look.h"
 #include "magazine.h"
 #include "options.h"
 #include "os.h"
 #include "stats.h"
-#include "trim.h"
 #include "watch.h"
 #include "zero.h"
 
@@ -116,7 +117,10 @@ static struct region *take_any(struct heap_request request, size_t size)
 static struct region *take_sparse(size_t size, bool probe)
 {
     uint32_t fresh = 0;
+    if (unlikely(!heap_hold()))
+        return NULL;
     struct region *region = zero_take(pages_for(size), probe, &fresh);
+    heap_let_go();
     return noted(region, size, fresh);
 }
 
@@ -187,7 +191,10 @@ static COLD void give_debugged(struct region *region)
 {
     stats_add(STAT_frees, 1);
     stats_sub(STAT_regions_now, 1);
+    while (!heap_hold()) /* it takes a lock of its own */
+        sched_yield();
     region = debug_give(region);
+    heap_let_go();
     if (region != NULL)
         region->left = NULL;
     give(region);
@@ -205,7 +212,7 @@ void cache_free(void *ptr, size_t size)
         log_misuse("freed twice", ptr);
 
     if (unlikely(options.wipe))
-        zero_wipe(region->page, region->pages - (region->guarded ? 1 : 0));
+        look_wipe(region->page, region->pages - (region->guarded ? 1 : 0));
     if (unlikely(options.debug != DEBUG_OFF)) {
         give_debugged(region);
         return;
@@ -213,11 +220,14 @@ void cache_free(void *ptr, size_t size)
     if (unlikely(region->sparse)) {
         stats_add(STAT_frees, 1);
         stats_sub(STAT_regions_now, 1);
+        region->left = NULL;
         watch_free(zero_give(region));
         return;
     }
-    if (unlikely(region->zeroed))
+    if (unlikely(region->zeroed) && heap_hold()) {
         zero_learn(region);
+        heap_let_go();
+    }
 
     if (likely(magazine_fits(region->pages))) {
         give(magazine_put(region));
@@ -337,14 +347,19 @@ void *cache_realloc(void *ptr, size_t size)
     if (unlikely(options.debug != DEBUG_OFF)) {
         result = move_debugged(ptr, had, size);
     } else if (unlikely(region->sparse)) {
-        result = resize_sparse(region, ptr, size);
+        if (heap_hold()) {
+            result = resize_sparse(region, ptr, size);
+            heap_let_go();
+        } else if (size > had) {
+            return NULL;
+        }
     } else if (size > had) {
         result = grow(region, ptr, size);
     } else if (had - size >= ZKN_THRESHOLD) {
         uint32_t keep =
             region->pages - (uint32_t)((had - size) >> heap.page_shift);
         if (unlikely(options.wipe))
-            zero_wipe(region->page + keep, region->pages - keep);
+            look_wipe(region->page + keep, region->pages - keep);
         heap_shrink(region, keep);
     }
     if (result != NULL)
@@ -356,30 +371,4 @@ void *cache_realloc(void *ptr, size_t size)
 size_t cache_usable_size(const void *ptr)
 {
     return capacity(live_region(ptr));
-}
-
-/* ------------------------------------------------------------------ control */
-
-size_t cache_release(void)
-{
-    if (!load_acquire(&heap.ready))
-        return 0;
-    give(magazine_drain());
-    return trim_release();
-}
-
-size_t cache_soften(void)
-{
-    if (!load_acquire(&heap.ready))
-        return 0;
-    give(magazine_drain());
-    return trim_soften();
-}
-
-size_t cache_stage(void)
-{
-    if (!load_acquire(&heap.ready))
-        return 0;
-    give(magazine_drain());
-    return trim_stage();
 }

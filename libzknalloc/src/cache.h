@@ -23,8 +23,4 @@ HIDDEN void *cache_realloc(void *ptr, size_t size);
 
 HIDDEN size_t cache_usable_size(const void *ptr);
 
-HIDDEN size_t cache_release(void);
-HIDDEN size_t cache_soften(void);
-HIDDEN size_t cache_stage(void);
-
 #endif /* ZKN_CACHE_H */

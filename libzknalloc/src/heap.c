@@ -5,15 +5,10 @@
  */
 #include "heap.h"
 
-#include <sched.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "assemble.h"
 #include "find.h"
-#include "log.h"
 #include "os.h"
 #include "tiling.h"
 #include "trim.h"
@@ -23,70 +18,6 @@
 #define SPARSE_MOST 2048
 
 struct heap heap = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-/* -------------------------------------------------------------------- lock */
-
-/* The lock is held for a fraction of a microsecond, so whoever wants it waits a
- * little before it sleeps: this many looks. */
-#define SPINS 100
-
-/* Without an owner for so many looks, the lock is our own: between taking it
- * and writing that down no thread stays so long.  The first ones only let
- * others run, the later ones wait a millisecond. */
-#define OWNERLESS_YIELDS 1000
-#define OWNERLESS_MOST   10000
-
-static inline void pause_briefly(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-static COLD void wait_for_lock(uintptr_t self)
-{
-    for (unsigned i = 0; i < SPINS; i++) {
-        pause_briefly();
-        uintptr_t owner = load_relaxed(&heap.owner);
-        if (owner == self)
-            break;
-        if (owner == 0 && pthread_mutex_trylock(&heap.lock) == 0)
-            return;
-    }
-    for (unsigned i = 0; pthread_mutex_trylock(&heap.lock) != 0; i++) {
-        uintptr_t owner = load_relaxed(&heap.owner);
-        if (owner == self || i > OWNERLESS_MOST)
-            log_misuse("used in a signal handler that interrupted it", &heap);
-        if (owner != 0) {
-            /* Another thread's, so not ours. */
-            pthread_mutex_lock(&heap.lock);
-            return;
-        }
-        /* The C library's function is a cancellation point, where a thread
-         * may end with a region in its hands. */
-        struct timespec millisecond = {.tv_nsec = 1000000};
-        if (i < OWNERLESS_YIELDS)
-            sched_yield();
-        else
-            (void)syscall(SYS_nanosleep, &millisecond, NULL);
-    }
-}
-
-void heap_lock(void)
-{
-    uintptr_t self = (uintptr_t)pthread_self();
-    if (unlikely(pthread_mutex_trylock(&heap.lock) != 0))
-        wait_for_lock(self);
-    store_relaxed(&heap.owner, self);
-}
-
-void heap_unlock(void)
-{
-    store_relaxed(&heap.owner, 0);
-    pthread_mutex_unlock(&heap.lock);
-}
 
 /* --------------------------------------------------------- taking and giving
  */
@@ -136,7 +67,8 @@ struct region *heap_take(struct heap_request request, enum heap_source source,
 {
     struct region *region = NULL;
     request.node = (uint8_t)heap_node();
-    heap_lock();
+    if (unlikely(!heap_enter()))
+        return NULL;
     struct window place = find_place(&request, source);
     if (place.first != NULL) {
         uint32_t end = place.page + request.pages, zero;
@@ -154,7 +86,10 @@ struct region *heap_take(struct heap_request request, enum heap_source source,
 
 size_t heap_give(struct region *chain)
 {
-    heap_lock();
+    if (unlikely(!heap_enter())) {
+        heap_defer(chain);
+        return 0;
+    }
     while (chain != NULL) {
         struct region *next = chain->left;
         heap.live -= chain->pages;
@@ -245,7 +180,8 @@ bool heap_extend(struct region *region, uint32_t pages, enum heap_source source,
                  uint32_t *fresh)
 {
     uint32_t more = pages - region->pages;
-    heap_lock();
+    if (unlikely(!heap_enter()))
+        return false;
     uint32_t room = room_after(region, source, more);
     if (room < more && source == HEAP_ANY &&
         region->page + region->pages + room == load_relaxed(&heap.top) &&
@@ -308,17 +244,20 @@ struct region *heap_relocate(struct region *old, uint32_t pages,
     uint32_t unit = (uint32_t)HUGE_PAGES, had = old->pages;
     uint32_t head = (uint32_t)round_up(old->page, unit) - old->page;
     uint32_t whole = (uint32_t)round_down(had - head, unit);
-    heap_lock();
+    if (unlikely(!heap_enter()))
+        return NULL;
     struct region *region = take_congruent(old, pages);
     if (region != NULL) {
         uint32_t done =
             assemble_move(old->page + head, region->page + head, whole);
+        heap.busy++;
         heap_unlock();
         char *from = page_address(old->page), *to = page_address(region->page);
         size_t rest = pages_to_bytes(head + done);
         memcpy(to, from, pages_to_bytes(head));
         memcpy(to + rest, from + rest, pages_to_bytes(had) - rest);
         heap_lock();
+        heap.busy--;
         give_moved(old, old->page + head, done);
         region->zero_first = had;
         region->zero_pages = region->pages - had;
@@ -331,21 +270,12 @@ struct region *heap_relocate(struct region *old, uint32_t pages,
 
 void heap_shrink(struct region *region, uint32_t pages)
 {
-    heap_lock();
+    if (unlikely(!heap_enter()))
+        return;
     if (tiling_stocked()) {
         heap.live -= region->pages - pages;
         tiling_shorten(region, pages, REGION_DIRTY);
         trim_to_budget();
     }
     heap_unlock();
-}
-
-void heap_quiet(void)
-{
-    heap_lock();
-    while (heap.busy > 0) {
-        heap_unlock();
-        sched_yield();
-        heap_lock();
-    }
 }

@@ -73,7 +73,7 @@ struct heap {
     size_t high;                    /* of live, since the last stage ended */
     size_t ceiling;                 /* pages that dirty may reach */
     unsigned clock;                 /* seconds, kept by watch.c */
-    unsigned busy;                  /* runs in the state BUSY */
+    unsigned busy;                  /* runs in the state BUSY, and holds */
     unsigned growing;               /* calls that make metadata accessible */
     unsigned sparse;                /* regions that are sparse */
     size_t moves;                   /* see assemble.h */
@@ -160,14 +160,31 @@ HIDDEN struct region *heap_relocate(struct region *old, uint32_t pages,
  * without memory; the rest becomes free. */
 HIDDEN void heap_shrink(struct region *region, uint32_t pages);
 
-/* Take the lock at a moment when no run is BUSY; heap_unlock() ends that.
- * Around fork(), so that the child finds the heap in order. */
+/* Take heap.lock, unless a thread forks; see lock.c.  A signal handler that
+ * interrupted its own thread in here would wait for ever: it ends the process
+ * with a message instead. */
+HIDDEN bool heap_enter(void);
+HIDDEN void heap_unlock(void);
+
+/* The same, but wait for the fork, too. */
+HIDDEN void heap_lock(void);
+
+/* No fork until heap_let_go(), and heap_lock() will not wait for one; without
+ * the lock, so for what takes it several times.  False while a thread forks. */
+HIDDEN bool heap_hold(void);
+HIDDEN void heap_let_go(void);
+
+/* Take the lock at a moment when no run is BUSY; heap_unlock() ends that. */
 HIDDEN void heap_quiet(void);
 
-/* Take heap.lock.  A signal handler that interrupted its own thread in here
- * would wait for ever: it ends the process with a message instead. */
-HIDDEN void heap_lock(void);
-HIDDEN void heap_unlock(void);
+/* Keep a chain (linked by left) of HELD regions, or one sparse region, for
+ * after the fork. */
+HIDDEN void heap_defer(struct region *chain);
+
+/* Around fork(), so that the child finds the heap in order. */
+HIDDEN void heap_fork_prepare(void);
+HIDDEN void heap_fork_parent(void);
+HIDDEN void heap_fork_child(void);
 
 /* ------------------------------------------------ addresses and regions */
 

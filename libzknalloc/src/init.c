@@ -122,30 +122,34 @@ static void fork_prepare(void)
     if (alone())
         return;
     magazine_fork_prepare();
-    heap_quiet();
+    heap_fork_prepare();
     fork_locked = true;
 }
 
-static void fork_done(void)
+static void fork_parent(void)
 {
     if (!fork_locked)
         return;
     fork_locked = false;
-    heap_unlock();
+    heap_fork_parent();
     magazine_fork_done();
 }
 
 static void fork_child(void)
 {
     hooks_forked();
-    fork_done();
+    if (fork_locked) {
+        fork_locked = false;
+        heap_fork_child();
+        magazine_fork_done();
+    }
     watch_forked();
 }
 
 __attribute__((constructor)) static void load(void)
 {
     init_cache();
-    if (pthread_atfork(fork_prepare, fork_done, fork_child) != 0)
+    if (pthread_atfork(fork_prepare, fork_parent, fork_child) != 0)
         log_warning("no memory for fork handlers; a child that forks while "
                     "other threads allocate may hang",
                     "");

@@ -10,6 +10,7 @@
 #include "assemble.h"
 #include "density.h"
 #include "hooks.h"
+#include "look.h"
 #include "options.h"
 #include "os.h"
 #include "stats.h"
@@ -61,100 +62,6 @@ void zero_clear(const struct region *region, size_t size)
     clear(rest > start ? rest : start, end);
 }
 
-static bool is_zero(const char *addr, size_t size)
-{
-    const uint64_t *word = (const uint64_t *)(const void *)addr;
-    for (size_t i = 0; i < size / sizeof *word; i += 4) {
-        if ((word[i] | word[i + 1] | word[i + 2] | word[i + 3]) != 0)
-            return false;
-    }
-    return true;
-}
-
-/* How many of the COUNT pages at ADDR hold something, by what PAGES says of
- * them.  The kernel's page of zeros, which reading brings, is nothing. */
-static uint32_t count_touched(const char *addr, unsigned char *pages,
-                              size_t count)
-{
-    uint32_t found = 0;
-    size_t size = pages_to_bytes(1);
-    for (size_t i = 0; i < count; i++) {
-        if (pages[i] == OS_PAGE_SHARED && is_zero(addr + i * size, size))
-            pages[i] = OS_PAGE_NONE;
-        found += pages[i] != OS_PAGE_NONE;
-    }
-    return found;
-}
-
-static void clear_touched(char *addr, const unsigned char *pages, size_t count)
-{
-    size_t size = pages_to_bytes(1), cleared = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (pages[i] != OS_PAGE_NONE) {
-            memset(addr + i * size, 0, size);
-            cleared += size;
-        }
-    }
-    stats_add(STAT_bytes_cleared, cleared);
-}
-
-/* Count the LENGTH pages from FIRST on, the caller's, that hold something into
- * *TOUCHED and, as long as they are no more than LIMIT, clear them.  Returns 0
- * or -errno. */
-static int look(uint32_t first, uint32_t length, size_t limit,
-                uint32_t *touched)
-{
-    unsigned char pages[OS_LOOK_MOST];
-    uint32_t found = 0;
-    uint64_t spent = 0;
-    int fd = os_look_open(), error = fd < 0 ? fd : 0;
-    for (uint32_t at = 0; at < length && error == 0; at += OS_LOOK_MOST) {
-        char *addr = page_address(first + at);
-        size_t count = min_size(length - at, OS_LOOK_MOST);
-        error = os_look(fd, addr, count, pages);
-        if (error != 0)
-            break;
-        found += count_touched(addr, pages, count);
-        if (found > 0 && found <= limit) {
-            uint64_t before = os_now_ns();
-            clear_touched(addr, pages, count);
-            spent += os_now_ns() - before;
-        }
-    }
-    if (fd >= 0)
-        os_look_close(fd);
-    if (error == 0 && found >= 8 && found <= limit)
-        density_cost(CLEAR_SMALL, spent, found);
-    *touched = found;
-    return error;
-}
-
-void zero_wipe(uint32_t page, uint32_t count)
-{
-    uint32_t touched;
-    if (look(page, count, count, &touched) != 0 &&
-        os_discard(page_address(page), pages_to_bytes(count)) != 0)
-        memset(page_address(page), 0, pages_to_bytes(count));
-}
-
-/* Count the resident pages of COUNT from PAGE on, which may be anybody's. */
-static uint32_t count_resident(uint32_t page, uint32_t count)
-{
-    unsigned char pages[OS_LOOK_MOST];
-    uint32_t found = 0;
-    int fd = os_look_open();
-    for (uint32_t at = 0; at < count && fd >= 0; at += OS_LOOK_MOST) {
-        size_t step = min_size(count - at, OS_LOOK_MOST);
-        if (os_look(fd, page_address(page + at), step, pages) != 0)
-            break;
-        for (size_t i = 0; i < step; i++)
-            found += pages[i] == OS_PAGE_OWN;
-    }
-    if (fd >= 0)
-        os_look_close(fd);
-    return found;
-}
-
 /* ----------------------------------------------------------------- learning
  */
 
@@ -183,7 +90,7 @@ static void learn_from_probe(uint32_t pages)
         page = last_probe->page;
     }
     heap_unlock();
-    if (asked > 0 && count_resident(page, asked) > asked / 2) {
+    if (asked > 0 && look_resident(page, asked) > asked / 2) {
         heap_lock();
         density_found_dense(density_of(asked));
         heap_unlock();
@@ -207,7 +114,7 @@ void zero_learn(struct region *region)
     for (size_t i = 0; i < samples; i++) {
         /* Not a plain stride: what is used may have one, too. */
         size_t page = region->page + i * step + (i * 7) % step;
-        used += !is_zero(page_address((uint32_t)page), pages_to_bytes(1));
+        used += !look_is_zero(page_address((uint32_t)page), pages_to_bytes(1));
     }
     bool empty = used * SAMPLE <= samples * SAMPLE_FEW;
     heap_lock();
@@ -366,7 +273,7 @@ static enum region_state leave(struct region *region)
     if (unseen)
         return drop(region, true);
 
-    int error = look(region->page, region->pages, limit, &touched);
+    int error = look_clear(region->page, region->pages, limit, &touched);
     if (error != 0) {
         stats_add(STAT_fallback_scan, 1);
         /* Too many files may be open just now; else it is for good. */
@@ -389,6 +296,10 @@ static enum region_state leave(struct region *region)
 size_t zero_give(struct region *region)
 {
     enum region_state state = REGION_SPARSE;
+    if (unlikely(!heap_hold())) {
+        heap_defer(region);
+        return 0;
+    }
     if (load_relaxed(&hooked)) {
         os_advise_huge(page_address(region->page),
                        pages_to_bytes(region->pages));
@@ -398,5 +309,8 @@ size_t zero_give(struct region *region)
     }
     set_asked(region, 0);
     region->probe = false;
-    return heap_give_sparse(region, state, (uint32_t)max_size(region->kept, 1));
+    size_t dirty =
+        heap_give_sparse(region, state, (uint32_t)max_size(region->kept, 1));
+    heap_let_go();
+    return dirty;
 }

@@ -69,10 +69,6 @@ HIDDEN void zero_shrink(struct region *region, uint32_t pages);
 /* Take back a sparse HELD region.  Returns as heap_give() does. */
 HIDDEN size_t zero_give(struct region *region);
 
-/* Make COUNT pages from PAGE on, the caller's, read as zero, so that nothing of
- * what they held is left in memory. */
-HIDDEN void zero_wipe(uint32_t page, uint32_t count);
-
 /* Learn from a HELD region that is not sparse and served a zeroed request. */
 HIDDEN void zero_learn(struct region *region);
 

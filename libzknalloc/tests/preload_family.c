@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <signal.h>
 
 #include "testing.h"
 
@@ -192,6 +193,74 @@ static void test_process_life(void)
     free(buffer);
 }
 
+/* ---------------------------------------------------------------- misuse */
+
+static void free_twice(void)
+{
+    char *volatile ptr = malloc(LARGE);
+    free(ptr);
+    free(ptr);
+}
+
+static void free_inside(void)
+{
+    char *volatile ptr = malloc(LARGE);
+    free(ptr + 64);
+}
+
+static void realloc_freed(void)
+{
+    char *volatile ptr = malloc(LARGE);
+    free(ptr);
+    (void)!realloc(ptr, 2 * LARGE);
+}
+
+static void free_sized_wrongly(void)
+{
+    free_sized(malloc(LARGE), 4 * LARGE);
+}
+
+static void test_misuse(void)
+{
+    static void (*const bodies[])(void) = {free_twice, free_inside,
+                                           realloc_freed, free_sized_wrongly};
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        char text[512];
+        int status = run_child(bodies[i], text, sizeof text);
+        CHECK_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+        CHECK_TRUE(strncmp(text, "libzknalloc: ", 13) == 0);
+        CHECK_TRUE(strchr(text, '\n') == text + strlen(text) - 1);
+    }
+}
+
+/* Each entry of the family, near each size where a sum might wrap around. */
+static void test_impossible_sizes(void)
+{
+    const size_t most = PTRDIFF_MAX;
+    const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 64, SIZE_MAX - 65536, most + 1,
+                            most,     most - 4096,   most / 2};
+    void *large = malloc(LARGE), *small = malloc(SMALL), *out = NULL;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        volatile size_t size = sizes[i];
+        CHECK_TRUE(malloc(size) == NULL);
+        CHECK_TRUE(calloc(size, 1) == NULL && calloc(size / 8, 9) == NULL);
+        CHECK_TRUE(realloc(large, size) == NULL);
+        CHECK_TRUE(realloc(small, size) == NULL);
+        CHECK_TRUE(realloc(NULL, size) == NULL);
+        CHECK_TRUE(reallocarray(large, size, 2) == NULL);
+        CHECK_TRUE(reallocarray(small, 2, size) == NULL);
+        CHECK_TRUE(valloc(size) == NULL && pvalloc(size) == NULL);
+        for (size_t align = 64; align != 0; align *= 4) {
+            CHECK_TRUE(memalign(align, size) == NULL);
+            CHECK_TRUE(aligned_alloc(align, size) == NULL);
+            CHECK(posix_memalign(&out, align, size), ==, ENOMEM);
+            CHECK_TRUE(out == NULL);
+        }
+    }
+    free(large);
+    free(small);
+}
+
 /* ------------------------------------------------------ lowered RLIMIT_AS */
 
 static const struct rlimit one_gib = {(rlim_t)1 << 30, (rlim_t)1 << 30};
@@ -254,6 +323,10 @@ int main(void)
     test_fills();
     test_small_phases();
     test_process_life();
+    test_misuse();
+    const char *preload = getenv("LD_PRELOAD");
+    if (preload == NULL || strchr(preload, ':') == NULL)
+        test_impossible_sizes(); /* small blocks are other allocators' affair */
     test_lowered_limit(by_setrlimit);
     test_lowered_limit(by_setrlimit64);
     test_lowered_limit(by_prlimit);

@@ -85,6 +85,13 @@ static void freed_twice(void)
     zkn_free(stale);
 }
 
+static void realloc_of_freed(void)
+{
+    stale = zkn_alloc(MIB);
+    zkn_free(stale);
+    stale = zkn_realloc(stale, 2 * MIB);
+}
+
 /* ---------------------------------------------------------------------- wipe
  */
 
@@ -176,6 +183,12 @@ static const struct test_case cases[] = {
      .words = "freed twice"},
     {"guard, double free", freed_twice, DEBUG("guard"), .signal = SIGABRT,
      .words = "freed twice"},
+    {"poison, realloc of freed", realloc_of_freed, DEBUG("poison"),
+     .signal = SIGABRT, .words = "freed twice"},
+    {"unmap, realloc of freed", realloc_of_freed, DEBUG("unmap"),
+     .signal = SIGABRT, .words = "freed twice"},
+    {"guard, realloc of freed", realloc_of_freed, DEBUG("guard"),
+     .signal = SIGABRT, .words = "freed twice"},
     {"wipe", wiped, {"ZK_NALLOC_WIPE=1"}},
     {"no wipe", not_wiped, {"ZK_NALLOC_WIPE=0"}},
 };

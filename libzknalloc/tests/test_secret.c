@@ -12,58 +12,7 @@
 #include <sys/syscall.h>
 
 #include "cases.h"
-
-#ifndef SYS_memfd_secret
-#define SYS_memfd_secret 447
-#endif
-
-#define ALL                                                                    \
-    (ZKN_SECRET_LOCKED | ZKN_SECRET_MEMFD | ZKN_SECRET_DONTDUMP |              \
-     ZKN_SECRET_WIPE_ON_FORK)
-
-static size_t page;
-
-/* What the pages of this case are made of. */
-static enum { AS_IT_COMES, PRIVATE, PLAIN } kind;
-
-static zkn_secret_t *create(size_t size)
-{
-    zkn_secret_t *secret = zkn_secret_create(size, 0);
-    CHECK_TRUE(secret != NULL);
-    CHECK(zkn_secret_size(secret), ==, size);
-    unsigned info = zkn_secret_info(secret);
-    if (kind == PRIVATE)
-        CHECK(info, ==, ALL & ~ZKN_SECRET_MEMFD);
-    if (kind == PLAIN)
-        CHECK(info & ~ZKN_SECRET_LOCKED, ==, 0);
-    return secret;
-}
-
-/* The content of secrets.  It is made byte by byte, and not by the compiler, so
- * that no other memory holds it. */
-static volatile unsigned salt = 7;
-
-static unsigned char byte_at(size_t i)
-{
-    return (unsigned char)(1 + (i * i + salt * i) % 251);
-}
-
-static void fill(zkn_secret_t *secret)
-{
-    unsigned char *data = zkn_secret_data(secret);
-    for (size_t i = 0; i < zkn_secret_size(secret); i++)
-        data[i] = byte_at(i);
-}
-
-static bool is_filled(const void *data, size_t size)
-{
-    const unsigned char *bytes = data;
-    for (size_t i = 0; i < size; i++) {
-        if (bytes[i] != byte_at(i))
-            return false;
-    }
-    return true;
-}
+#include "secrets.h"
 
 /* ----------------------------------------------------------------- traps */
 
@@ -389,110 +338,7 @@ static void threads_and_forks(void)
     zkn_secret_destroy(kept);
 }
 
-/* ------------------------------------------------- what is left afterwards */
-
-/* Whether any readable memory of process PID holds the content of fill(). */
-static bool found_in(pid_t pid)
-{
-    enum { NEEDLE = 64 };
-    static unsigned char needle[NEEDLE];
-    char path[64], line[512];
-    for (size_t i = 0; i < NEEDLE; i++)
-        needle[i] = byte_at(i);
-    snprintf(path, sizeof path, "/proc/%d/mem", pid);
-    int memory = open(path, O_RDONLY);
-    snprintf(path, sizeof path, "/proc/%d/maps", pid);
-    FILE *maps = fopen(path, "r");
-    CHECK_TRUE(memory >= 0 && maps != NULL);
-    bool found = false;
-    static char chunk[1 << 16];
-    while (fgets(line, sizeof line, maps) != NULL) {
-        unsigned long start, end;
-        CHECK(sscanf(line, "%lx-%lx ", &start, &end), ==, 2);
-        if (end - start > (1UL << 30))
-            continue; /* reservations */
-        for (; start < end; start += sizeof chunk - NEEDLE) {
-            size_t length =
-                end - start < sizeof chunk ? end - start : sizeof chunk;
-            ssize_t n = pread(memory, chunk, length, (off_t)start);
-            if (n >= NEEDLE && memmem(chunk, (size_t)n, needle, NEEDLE) != NULL)
-                found = true;
-        }
-    }
-    fclose(maps);
-    close(memory);
-    return found;
-}
-
-static void stop_for_parent(void)
-{
-    CHECK(raise(SIGSTOP), ==, 0);
-}
-
-/* A debugger searches the process: with the secret alive (which proves that
- * the search works), after it was destroyed, after another was left to the end
- * of the process, when all handlers have run. */
-static void nothing_left(void)
-{
-    pid_t child = fork();
-    CHECK(child, >=, 0);
-    if (child == 0) {
-        CHECK(ptrace(PTRACE_TRACEME, 0, 0, 0), ==, 0);
-        zkn_secret_t *secret = create(5000);
-        fill(secret);
-        CHECK(zkn_secret_protect(secret, ZKN_SECRET_NO_ACCESS), ==, 0);
-        stop_for_parent();
-        zkn_secret_destroy(secret);
-        stop_for_parent();
-        fill(create(5000));
-        secret = create(5000);
-        fill(secret);
-        CHECK(zkn_secret_protect(secret, ZKN_SECRET_NO_ACCESS), ==, 0);
-        stop_for_parent();
-        exit(0);
-    }
-    int status;
-    const bool expected[] = {true, false, true, false};
-    for (int i = 0; i < 4; i++) {
-        CHECK(waitpid(child, &status, 0), ==, child);
-        CHECK_TRUE(WIFSTOPPED(status));
-        if (i == 0)
-            CHECK(ptrace(PTRACE_SETOPTIONS, child, 0,
-                         PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL),
-                  ==, 0);
-        if (i == 3)
-            CHECK(status >> 8, ==, SIGTRAP | PTRACE_EVENT_EXIT << 8);
-        CHECK(found_in(child), ==, expected[i] && kind != AS_IT_COMES);
-        CHECK(ptrace(PTRACE_CONT, child, 0, 0), ==, 0);
-    }
-    CHECK(waitpid(child, &status, 0), ==, child);
-    CHECK(status, ==, 0);
-}
-
-/* The same from inside, as no debugger reads memfd_secret() pages: this runs
- * after the library's own destructor, which has a later priority. */
-static zkn_secret_t *at_exit;
-
-__attribute__((destructor(101))) static void look_at_exit(void)
-{
-    if (at_exit != NULL && !is_zero(zkn_secret_data(at_exit), 5000))
-        _exit(1);
-}
-
-static void wiped_at_exit(void)
-{
-    at_exit = create(5000);
-    fill(at_exit);
-    exit(0);
-}
-
 /* ------------------------------------------------------------- refusals */
-
-static void no_memfd(void)
-{
-    kind = PRIVATE;
-    deny(SYS_memfd_secret, -1, 0);
-}
 
 static void drop_privileges(size_t limit)
 {
@@ -542,7 +388,6 @@ static void no_madvise(void)
     deny(SYS_madvise, -1, 0);
     mapping_flags();
     fork_wipes();
-    nothing_left();
 }
 
 static void no_mprotect(void)
@@ -577,69 +422,6 @@ static void no_address_space(void)
     zkn_secret_destroy(create(100));
 }
 
-/* ------------------------------------------------------------ comparison */
-
-static void compares(void)
-{
-    unsigned char a[300], b[300];
-    for (size_t size = 0; size <= sizeof a; size++) {
-        memset(a, 0x5a, sizeof a);
-        memset(b, 0x5a, sizeof b);
-        CHECK(zkn_secret_equal(a, b, size), ==, 1);
-        for (size_t at = 0; at < sizeof a; at++) {
-            for (int bit = 0; bit < 8; bit += 7) {
-                b[at] ^= (unsigned char)(1 << bit);
-                CHECK(zkn_secret_equal(a, b, size), ==, at >= size);
-                b[at] ^= (unsigned char)(1 << bit);
-            }
-        }
-    }
-    CHECK(zkn_secret_equal(NULL, NULL, 0), ==, 1);
-}
-
-/* Instructions that the comparison takes where the first difference is at AT:
- * the child is stepped through it one by one. */
-static unsigned char left[64], right[64];
-static volatile bool outcome;
-
-static long instructions(size_t at)
-{
-    memset(right, 0, sizeof right);
-    if (at < sizeof right)
-        memset(right + at, 0xff, sizeof right - at);
-    pid_t child = fork();
-    CHECK(child, >=, 0);
-    if (child == 0) {
-        CHECK(ptrace(PTRACE_TRACEME, 0, 0, 0), ==, 0);
-        stop_for_parent();
-        outcome = zkn_secret_equal(left, right, sizeof left);
-        stop_for_parent();
-        _exit(0);
-    }
-    int status;
-    CHECK(waitpid(child, &status, 0), ==, child);
-    long steps = -1;
-    do {
-        CHECK(ptrace(PTRACE_SINGLESTEP, child, 0, 0), ==, 0);
-        CHECK(waitpid(child, &status, 0), ==, child);
-        steps++;
-    } while (WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
-    CHECK_TRUE(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
-    kill(child, SIGKILL);
-    waitpid(child, &status, 0);
-    return steps;
-}
-
-static void compares_in_constant_time(void)
-{
-    if (SANITIZED)
-        skip("the sanitizers have branches of their own");
-    long equal = instructions(sizeof left);
-    CHECK(equal, >, 64);
-    for (size_t at = 0; at < sizeof left; at += 9)
-        CHECK(instructions(at), ==, equal);
-}
-
 /* ------------------------------------------------------------------ cases */
 
 static void on_each_kind(void)
@@ -659,30 +441,18 @@ static void on_private(void)
 {
     no_memfd();
     on_each_kind();
-    nothing_left();
-}
-
-static void wiped_at_exit_private(void)
-{
-    no_memfd();
-    wiped_at_exit();
 }
 
 static const struct test_case cases[] = {
     {"everything", everything},
     {"as it comes", on_each_kind},
     {"private", on_private},
-    {"nothing left", nothing_left},
-    {"wiped at exit", wiped_at_exit},
-    {"wiped at exit, private", wiped_at_exit_private},
     {"no lock", no_lock_at_all},
     {"low limit", low_limit},
     {"no madvise", no_madvise},
     {"no mprotect", no_mprotect, .words = "a secret is released unwiped"},
     {"no descriptors", no_descriptors},
     {"no address space", no_address_space},
-    {"compares", compares},
-    {"constant time", compares_in_constant_time},
 };
 
 int main(int argc, char **argv)

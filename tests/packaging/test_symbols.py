@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,3 +114,23 @@ def test_extensions_export_no_allocator(unpacked: Path, name: str) -> None:
     names = exported(unpacked / f"zk_nalloc/{name}.abi3.so")
     assert f"PyInit_{name}" in names
     assert not [symbol for symbol in names if symbol.startswith("zkn") or symbol in MALLOC_FAMILY]
+
+
+def test_secret_comparison_has_no_branch_on_data(prefix: Path) -> None:
+    """Only the length may decide where the comparison goes."""
+    objdump = shutil.which("objdump")
+    if objdump is None:
+        pytest.skip("no objdump")
+    text = subprocess.run(
+        [objdump, "--disassemble=zkn_secret_equal", prefix / "lib/libzknalloc.so.0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = re.findall(r"^ +[0-9a-f]+:\t(?:[0-9a-f]{2,8} )+\s*\t(\S+)\s*(.*)$", text, re.MULTILINE)
+    assert lines, text
+    # No memcmp(), which stops at the first difference ...
+    assert not [line for line in lines if line[0].startswith(("call", "bl"))]
+    # ... and nothing but the loop: is there a byte at all, is there another.
+    jumps = [name for name, _ in lines if re.fullmatch(r"j(?!mp)\w+|b\.\w+|cbn?z|tbn?z", name)]
+    assert 1 <= len(jumps) <= 2, text
