@@ -206,7 +206,7 @@ static void inside_disabled(void)
     zkn_free(ptr);
     long before = minor_faults();
     use(64 * MIB);
-    CHECK(minor_faults(), ==, before);
+    CHECK(minor_faults() - before, <=, SANITIZED ? 64 : 0); /* their own */
     buckets();
 }
 
