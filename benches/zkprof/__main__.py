@@ -2,7 +2,7 @@
 """`python -m benches.zkprof`: check zkprof against programs whose truth is known.
 
 Exit codes: 0 all aims were met; 1 some were not; 2 bad usage; 3 this user or machine cannot
-sample the kernel, so there is nothing to check.
+sample the kernel, so there is nothing to check, or a target failed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.console import Console
 from zkprof.model import Tier
 
 from . import table
+from .document import Conditions, document, earlier, together
 from .judge import Judgement, judge
 from .race import BenchError, allocators, race
 from .targets import TARGETS, Target, build
@@ -37,6 +38,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, help="batches of about a second on each allocator")
     made.add_argument("--rate", type=float, default=397.0, help="samples a second (default 397)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    made.add_argument(
+        "--keep", action="store_true", help="keep what FILE has of targets not measured now"
+    )
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     return made
 
@@ -56,17 +60,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     rounds = args.rounds or (4 if args.quick else 12)
     if rounds < 3:
         made.error("--rounds needs 3 or more: a median of fewer says nothing")
+    if args.keep and not args.json:
+        made.error("--keep needs --json FILE, where the other targets are")
+    conditions = Conditions.here(rounds, args.rate)
     chosen = [known[name] for name in args.targets] or list(TARGETS)
     try:
-        judgements = _run(chosen, rounds, args.rate, console)
+        old = earlier(args.json, conditions) if args.keep else []
+        judgements = together(old, _run(chosen, rounds, args.rate, console))
     except BenchError as error:
         console.print(f"benches.zkprof: {error}", markup=False, style="red", soft_wrap=True)
         return IMPOSSIBLE
     console.print(table.summary_text(judgements), markup=False, soft_wrap=True)
     if args.json:
-        args.json.write_text(json.dumps(table.document(judgements, rounds, args.rate), indent=1))
+        args.json.write_text(json.dumps(document(judgements, conditions), indent=1) + "\n")
     if args.markdown:
-        args.markdown.write_text(table.markdown(judgements, rounds, args.rate))
+        args.markdown.write_text(table.markdown(judgements, str(conditions)))
     return OK if table.all_met(judgements) else MISSED
 
 

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from zkprof.advice import advise
-from zkprof.estimate import BOUND, HEAVY, Estimate, Range, Verdict, estimate
+from zkprof.estimate import BOUND, HEAVY, Range, Verdict, estimate
 from zkprof.model import Measurement, Tier
 
-from .race import KEPT, OURS, Batch, Outcome
+from .race import HUGE, KEPT, OURS, WATCHED, Batch, Outcome
 from .targets import CLASSES, Target
 
 CLASS_POINTS = 0.03
@@ -47,18 +48,34 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What zkprof predicted."""
+
+    verdict: Verdict
+    saving_cpu: Range
+    saving_wall: Range
+    growth: float
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """One target."""
 
     target: Target
     classes: tuple[ClassRow, ...]
-    said: Estimate
+    said: Said
     savings: dict[str, Saving]
     tiers: dict[Tier, float | None]
     """The CPU saving that each way of measuring predicts; None where not possible here."""
     samples: int
     advice: tuple[str, ...]
     """The stable names of what zkprof advises."""
+    cost_said: float
+    """What measuring in all these ways at once cost the target, as zkprof says."""
+    cost: Range
+    """What it did cost: CPU time of the watched copy over that of one alone, less 1."""
+    when: str
+    """When its run ended, in UTC."""
 
     def cpu_right(self, allocator: str) -> bool:
         """Whether the CPU saving was predicted well enough."""
@@ -106,7 +123,8 @@ class Judgement:
 def judge(target: Target, outcome: Outcome) -> Judgement:
     """Put the two sides of one target together."""
     m = outcome.reports[Tier.KERNEL]
-    said = estimate(m)
+    e = estimate(m)
+    said = Said(e.verdict, e.saving_cpu, e.saving_wall, e.growth.share)
     tiers: dict[Tier, float | None] = {
         tier: estimate(outcome.reports[tier]).saving_cpu.mid if tier in outcome.reports else None
         for tier in (Tier.USER, Tier.PROC)
@@ -119,12 +137,14 @@ def judge(target: Target, outcome: Outcome) -> Judgement:
             name: Saving(
                 _spread(outcome.savings(name, _cpu)), _spread(outcome.savings(name, _wall))
             )
-            for name in outcome.batches
-            if outcome.batches[name] and name != next(iter(outcome.batches))
+            for name in (OURS, KEPT, HUGE)
         },
         tiers=tiers,
         samples=m.method.samples,
-        advice=tuple(item.id for item in advise(m, said)),
+        advice=tuple(item.id for item in advise(m, e)),
+        cost_said=sum(report.method.overhead for report in outcome.reports.values()),
+        cost=_spread([1 / (1 - saved) - 1 for saved in outcome.savings(WATCHED, _cpu)]),
+        when=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     )
 
 
@@ -138,7 +158,7 @@ def _wall(batch: Batch) -> float:
 
 def _classes(target: Target, outcome: Outcome, m: Measurement) -> tuple[ClassRow, ...]:
     parts = outcome.parts_s()
-    whole = sum(batch.cpu_s for batch in outcome.batches[next(iter(outcome.batches))])
+    whole = sum(batch.cpu_s for batch in outcome.batches[WATCHED])
     rows = []
     for name, (kinds, of) in CLASSES.items():
         truth = sum(parts[part] for part in of)
@@ -164,4 +184,4 @@ def share_right(rows: Sequence[bool]) -> float:
     return sum(rows) / len(rows) if rows else 1.0
 
 
-__all__ = ["KEPT", "OURS", "ClassRow", "Judgement", "Saving", "judge", "share_right"]
+__all__ = ["KEPT", "OURS", "ClassRow", "Judgement", "Said", "Saving", "judge", "share_right"]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """One target on every allocator in turns, with zkprof watching the first.
 
-Each process makes a batch when told and sleeps otherwise. The process on the system allocator
-is the one that zkprof measures, over the very batches that are compared: what a fault costs
-here changes from minute to minute, and a prediction is about the run that it was made from.
+Each process makes a batch when told and sleeps otherwise. Two are on the system allocator:
+zkprof measures one of them, and the other is what the caches are compared with, so that what
+measuring costs is neither saved nor lost. All are compared within the round: what a fault costs
+here changes from minute to minute, and a prediction is about the time that it was made at.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from zkprof.errors import ZkprofError
 from zkprof.measure import measure
 from zkprof.model import Measurement, Tier
 
-SYSTEM, OURS, KEPT, HUGE = "glibc", "libzknalloc", "glibc, kept", "libzknalloc, huge pages"
+WATCHED, SYSTEM = "glibc, watched", "glibc"
+OURS, KEPT, HUGE = "libzknalloc", "glibc, kept", "libzknalloc, huge pages"
 
 _KEEP = {
     "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1099511627776"
@@ -48,7 +50,7 @@ class Batch:
 
 @dataclass(slots=True)
 class Outcome:
-    """The batches on each allocator, and what zkprof said of the first."""
+    """The batches on each allocator, and what zkprof said of the watched copy."""
 
     batches: dict[str, list[Batch]] = field(default_factory=dict)
     reports: dict[Tier, Measurement] = field(default_factory=dict)
@@ -64,19 +66,20 @@ class Outcome:
         return median(self.savings(name, lambda batch: batch.cpu_s))
 
     def parts_s(self) -> dict[str, float]:
-        """Return where the system allocator's CPU time went by the target's own clocks."""
+        """Return where the watched copy's CPU time went by its own clocks."""
         total: dict[str, float] = {}
-        for batch in self.batches[SYSTEM]:
+        for batch in self.batches[WATCHED]:
             for part, seconds in batch.parts.items():
                 total[part] = total.get(part, 0.0) + seconds
         return total
 
 
 def allocators(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the environments to compare, the system allocator's first."""
+    """Return the environments to compare, the watched one first."""
     base = clean_environment(environ)
     preloaded = base | {"LD_PRELOAD": str(preload_path())}
     return {
+        WATCHED: base,
         SYSTEM: base,
         # Recycling alone, which is what zkprof predicts.
         OURS: preloaded | {"ZK_NALLOC_THP": "0"},
@@ -99,7 +102,7 @@ def race(
     command
         The target.
     environments
-        The allocators by name; the first is profiled.
+        The allocators by name; `WATCHED` is profiled.
     rounds
         Batches on each allocator, besides a first one that does not count.
     tiers
@@ -119,12 +122,14 @@ def race(
         }
         for process in running.values():
             _batch(process)
-        with _watched(running[SYSTEM].pid, tiers, rate_hz, outcome):
+        with _watched(running[WATCHED].pid, tiers, rate_hz, outcome):
             names = list(running)
             for number in range(rounds):
-                # Each allocator comes first, second ... equally often.
+                # Each comes first, second ... equally often, and after each neighbour: what
+                # zkprof makes of one batch, it makes during the next.
                 turn = number % len(names)
-                for name in names[turn:] + names[:turn]:
+                order = names[turn:] + names[:turn]
+                for name in order if number % 2 else reversed(order):
                     outcome.batches[name].append(_batch(running[name]))
     return outcome
 

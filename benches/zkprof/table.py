@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The validation tables: on the screen, as Markdown, as JSON."""
+"""The validation tables, on the screen and as Markdown."""
 
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from zkprof.estimate import Range
 from zkprof.model import Tier
@@ -113,7 +111,9 @@ def lines(j: Judgement) -> str:
         ("CPU", j.said.saving_cpu, ours.cpu, kept.cpu, huge.cpu),
         ("wall", j.said.saving_wall, ours.wall, kept.wall, huge.wall),
     ]
-    text = [f"    {j.said.verdict}{'' if j.verdict_right else ' (WRONG)'}, {j.samples} samples"]
+    wrong = "" if j.verdict_right else " (WRONG)"
+    cost = f"watching cost {_range(j.cost)}, {_points(j.cost_said)} said"
+    text = [f"    {j.said.verdict}{wrong}, {j.samples} samples; {cost}"]
     text += [
         f"    {name:4s} said {_range(said):20s} saved {_range(saved):20s} kept "
         f"{_points(kept_.mid):5s} huge {_points(huge_.mid)}"
@@ -142,6 +142,7 @@ GAIN_HEADS = (
     "kept glibc",
     "user tier",
     "proc tier",
+    "cost of watching, said / true",
 )
 
 
@@ -181,15 +182,17 @@ def _gain_rows(judgements: Iterable[Judgement]) -> list[list[str]]:
                     "-" if (said := j.tiers[tier]) is None else _points(said)
                     for tier in (Tier.USER, Tier.PROC)
                 ),
+                f"{_points(j.cost_said)} / {_range(j.cost)}",
             ]
         )
     return rows
 
 
-def markdown(judgements: Sequence[Judgement], rounds: int, rate_hz: float) -> str:
-    """Return the tables as Markdown."""
-    machine = f"Linux {platform.release()}, {platform.machine()}"
-    parts = [f"{rounds} rounds, {rate_hz:g} samples a second, {machine}.\n"]
+def markdown(judgements: Sequence[Judgement], conditions: str) -> str:
+    """Return the tables as Markdown; `conditions` says how they were made."""
+    days = sorted({j.when[:10] for j in judgements})
+    when = " to ".join(dict.fromkeys((days[0], days[-1])))
+    parts = [f"{conditions}; {when}.\n"]
     for heads, rows in (
         (CLASS_HEADS, _class_rows(judgements)),
         (GAIN_HEADS, _gain_rows(judgements)),
@@ -200,38 +203,3 @@ def markdown(judgements: Sequence[Judgement], rounds: int, rate_hz: float) -> st
         parts.append("")
     parts += [f"* {aim}" for aim in aims(judgements)]
     return "\n".join(parts) + "\n"
-
-
-def document(judgements: Sequence[Judgement], rounds: int, rate_hz: float) -> dict[str, Any]:
-    """Return everything for `--json`."""
-    return {
-        "schema": "zkprof-validation/1",
-        "rounds": rounds,
-        "rate_hz": rate_hz,
-        "kernel": platform.release(),
-        "targets": [
-            {
-                "name": j.target.name,
-                "what": j.target.what,
-                "negative": j.target.negative,
-                "reached": j.target.reached,
-                "samples": j.samples,
-                "classes": {row.name: {"said": row.said, "truth": row.truth} for row in j.classes},
-                "verdict": j.said.verdict.value,
-                "verdict_right": j.verdict_right,
-                "saving_cpu": dataclasses.asdict(j.said.saving_cpu),
-                "saving_wall": dataclasses.asdict(j.said.saving_wall),
-                "advice": list(j.advice),
-                "growth": j.said.growth.share,
-                "tiers": {tier.value: said for tier, said in j.tiers.items()},
-                "measured": {
-                    name: dataclasses.asdict(saving) for name, saving in j.savings.items()
-                },
-            }
-            for j in judgements
-        ],
-        "aims": [
-            {"aim": aim.text, "right": sum(aim.cases), "of": len(aim.cases), "met": aim.met}
-            for aim in aims(judgements)
-        ],
-    }

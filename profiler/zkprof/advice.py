@@ -84,6 +84,7 @@ _RIVALS = {
         ),
     ),
 }
+_GAIN = (Verdict.BOUND, Verdict.HEAVY)
 _LINKED_IN = ("static", "musl", "jemalloc", "mimalloc", "tcmalloc", "snmalloc")
 """Allocators of programs that could be built with libzknalloc instead."""
 
@@ -140,11 +141,13 @@ def _items(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator[
     again = f"zkprof {m.target.pid}"
     if m.library:
         yield from _about_library(m.library, e)
+        if e.verdict in _GAIN:
+            yield from _own_mappings(m)
     if e.verdict is Verdict.INCONCLUSIVE:
         yield _measure_more(m, argv)
         return
     if not m.library:
-        if e.verdict in (Verdict.BOUND, Verdict.HEAVY):
+        if e.verdict in _GAIN:
             yield from _switch(m, e, argv)
         elif e.verdict is Verdict.NOT_BOUND:
             yield from _leave(m, e)
@@ -186,17 +189,9 @@ def _switch(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator
         )
         yield from _rival(m, program)
         return
-    origin = origin_of(m)
-    if origin and origin.own > OWN_CALLS:
-        yield Item(
-            "own-mappings",
-            f"{percent(origin.own)} of the time for giving memory back is in calls of its own, "
-            f"most of them by {origin.function}, and not in free(): no preloaded allocator is "
-            "asked; take those buffers from zkn_alloc(), or from malloc()",
-            "zk-nalloc config --cflags --libs",
-        )
-        if origin.own > 1 - OWN_CALLS:
-            return
+    yield from _own_mappings(m)
+    if (origin := origin_of(m)) and origin.own > 1 - OWN_CALLS:
+        return
     cache = ""
     text = "run it on libzknalloc and measure again"
     best = enough(e.cache_curve)
@@ -210,6 +205,20 @@ def _switch(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator
         )
     yield Item("preload", text, f"zk-nalloc run{cache} -- {program}")
     yield from _rival(m, program)
+    yield from _huge_pages(m, argv)
+
+
+def _own_mappings(m: Measurement) -> Iterator[Item]:
+    """Name the program's own calls that give memory back, which no allocator sees."""
+    origin = origin_of(m)
+    if origin and origin.own > OWN_CALLS:
+        yield Item(
+            "own-mappings",
+            f"{percent(origin.own)} of the time for giving memory back is in calls of its own, "
+            f"most of them by {origin.function}, and not in free(): no preloaded allocator is "
+            "asked; take those buffers from zkn_alloc(), or from malloc()",
+            "zk-nalloc config --cflags --libs",
+        )
 
 
 def _rival(m: Measurement, program: str) -> Iterator[Item]:
@@ -229,13 +238,13 @@ def _leave(m: Measurement, e: Estimate) -> Iterator[Item]:
 
 
 def _huge_pages(m: Measurement, argv: Sequence[str] | None) -> Iterator[Item]:
-    """Yield the one thing that makes new memory cheaper, where it can be had."""
+    """Yield the one thing that makes all faults cheaper, where it can be had."""
     huge = m.context.huge_share
     if m.target.allocator != "glibc" or m.target.thp != "madvise" or (huge or 0.0) > 0.5:
         return
     yield Item(
         "huge-pages",
-        "new memory costs fewer faults in huge pages; in a virtual machine each may be dear, "
+        "memory in huge pages costs fewer faults; in a virtual machine each may be dear, "
         "so measure it",
         f"zkprof run --ab {HUGE_PAGES} -- {_program(m, argv)}",
     )
@@ -283,6 +292,13 @@ def _about_library(library: LibraryCounters, e: Estimate) -> Iterator[Item]:
             "misses",
             f"{said}, and no eviction: the misses asked for memory that was live elsewhere "
             f"at the time, which no cache can serve{_where_missed(library)}",
+        )
+    elif e.verdict in _GAIN:
+        yield Item(
+            "not-its-memory",
+            f"{said}, so the faults that are left are on memory that it does not hand out: "
+            "blocks below 64 KiB, stacks of new threads, or the program's own mappings; "
+            "the stacks of the faults say which",
         )
     else:
         yield Item("keep", f"{said}: nothing to change")

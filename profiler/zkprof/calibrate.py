@@ -10,23 +10,28 @@ calibrating thread, so a busy machine disturbs them little.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from dataclasses import dataclass
 from functools import cache
+from statistics import median
 from typing import TYPE_CHECKING
 
 from ._native import ffi, lib
 from .sampler import PerfUnavailableError, Sampler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .classify import Classifier
 
 _PAGES = 1024
 _BUDGET_S = 0.1
 _MIN_ROUNDS, _MAX_ROUNDS = 8, 1000
-_SPIN_ROUNDS = 20_000_000
-_SPIN_RATE_HZ = 4999.0
+# What a sample costs is measured over so many pairs, of some 20 ms each.
+_PAIRS = 7
+_SPIN_ROUNDS = 8_000_000
+_FAULT_ROUNDS = 12
+_COST_RATE_HZ = 4999.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +95,62 @@ def page_cost() -> PageCost:
     return timer.cost()
 
 
-@cache
-def sample_cost_s(classifier: Classifier | None) -> float:
-    """Measure the CPU seconds that one sample costs its target (a fifth of a second, once).
+@dataclass(frozen=True, slots=True)
+class SampleCost:
+    """CPU seconds that one sample costs its target, by where it hits."""
 
-    The same arithmetic is timed with and without being sampled; the least of
-    several times is the one that was disturbed least.
+    user_s: float
+    kernel_s: float
+
+    def overhead(self, rate_hz: float, user: float) -> float:
+        """Return the share of its CPU time that a target loses.
+
+        Parameters
+        ----------
+        rate_hz
+            Samples per second of CPU time.
+        user
+            The share of that time in user mode, 0 to 1.
+        """
+        return rate_hz * (user * self.user_s + (1 - user) * self.kernel_s)
+
+
+@cache
+def sample_cost(classifier: Classifier | None) -> SampleCost:
+    """Measure what samples cost (half a second, once).
+
+    The same work is timed with and without being sampled, in turns. Arithmetic stands for user
+    mode. For the kernel it is page faults: there a sample has two call chains, and costs half as
+    much again.
     """
-    tid = threading.get_native_id()
-    plain, sampled = [], []
-    for _ in range(3):
-        plain.append(lib.zkp_calibrate_spin(_SPIN_ROUNDS))
+    return SampleCost(_extra_s(_spin, classifier), _extra_s(_fault, classifier))
+
+
+def _spin() -> float:
+    return float(lib.zkp_calibrate_spin(_SPIN_ROUNDS)) / 1e9
+
+
+def _fault() -> float:
+    out = ffi.new("zkp_page_cost_t *")
+    ns = 0.0
+    for _ in range(_FAULT_ROUNDS):
+        if lib.zkp_calibrate_pages(_PAGES, out):
+            return 0.0
+        ns += (out.touch_ns + out.unmap_ns) * _PAGES
+    return ns / 1e9
+
+
+def _extra_s(work: Callable[[], float], classifier: Classifier | None) -> float:
+    """Return the CPU seconds that work takes longer for each sample that is due in it."""
+    work()
+    extra = []
+    for _ in range(_PAIRS):
+        plain = work()
         try:
-            with Sampler(os.getpid(), _SPIN_RATE_HZ, classifier=classifier) as sampler:
-                spent = lib.zkp_calibrate_spin(_SPIN_ROUNDS)
-                sampler.drain()
-                count = sum(cell.count for cell in sampler.take() if cell.tid == tid)
+            with Sampler(os.getpid(), _COST_RATE_HZ, classifier=classifier):
+                spent = work()
         except PerfUnavailableError:
             return 0.0
-        if count:
-            sampled.append((spent - min(plain)) / count)
-    return max(0.0, min(sampled, default=0.0)) / 1e9
+        if spent:
+            extra.append((spent - plain) / (spent * _COST_RATE_HZ))
+    return max(0.0, median(extra)) if extra else 0.0

@@ -216,12 +216,10 @@ def huge_share(family: Family) -> float | None:
     """
     huge = anonymous = 0
     for member in family.members:
-        with suppress(ZkprofError, OSError, ValueError, IndexError):
-            for line in member.read("smaps_rollup").decode("ascii", "replace").splitlines():
-                if line.startswith("Anonymous:"):
-                    anonymous += int(line.split()[1])
-                elif line.startswith("AnonHugePages:"):
-                    huge += int(line.split()[1])
+        with suppress(ZkprofError, OSError, ValueError, KeyError):
+            sizes = member.memory_sizes()
+            anonymous += sizes["Anonymous"]
+            huge += sizes["AnonHugePages"]
     return huge / anonymous if anonymous else None
 
 

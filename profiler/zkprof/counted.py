@@ -23,7 +23,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .calibrate import PageTimer, page_cost, sample_cost_s
+from .calibrate import PageTimer, SampleCost, page_cost, sample_cost
 from .faults import FaultSampler
 from .model import Bin, Kind, Share, StackTime, ThreadTime, Tier
 from .sampler import PerfUnavailableError, Sampler, open_sampler
@@ -41,10 +41,15 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 """How often the threads' counters are read."""
 
-_ONE_KIND = "without samples of page faults, those on mapped files count as anonymous ones"
+_ONE_KIND = (
+    "without samples of page faults, those on mapped files are told from anonymous ones by how "
+    "resident memory moves"
+)
 _FIRST_ROUNDS = 3
 # Of the CPU time, in the kernel and not by faults on small pages: worth a word.
 _UNEXPLAINED = 0.15
+# Of the faults, as copies after a fork: the same.
+_COPIED = 0.05
 _PAGE = os.sysconf("SC_PAGESIZE")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -103,7 +108,7 @@ class CountedWindow:
         self._timer = PageTimer()
         for _ in range(_FIRST_ROUNDS):
             self._timer.round()
-        self._sample_cost_s = sample_cost_s(None) if rate_hz else 0.0
+        self._cost = sample_cost(None) if rate_hz else SampleCost(0.0, 0.0)
         self._user_samples = 0
         self._threads: dict[int, _Thread] = {}
         self._slices: list[_Slice] = []
@@ -114,6 +119,7 @@ class CountedWindow:
         self._names = Names(self._spaces)
         if rate_hz is not None:
             self._open(family, rate_hz)
+        family.watch_kinds()
         self._polled = time.monotonic()
         for tid, stat in self._stats():
             self._threads[tid] = _Thread(stat.comm, stat)
@@ -194,9 +200,15 @@ class CountedWindow:
     def findings(self, first: MemoryPoint, last: MemoryPoint) -> Findings:
         """Return what is known so far."""
         cpu_s = last.utime_s + last.stime_s - first.utime_s - first.stime_s
-        split = self._split(first, last, cpu_s)
+        counted = max(0, last.minor_faults - first.minor_faults)
+        copies = min(self._family.copies, counted)
+        split = self._split(first, last, cpu_s, copies)
         kinds = self._faults.kinds() if self._faults else {}
-        anon = kinds.get(Kind.FAULT_ANON, 0.0) if kinds else 1.0
+        copied = copies / counted if counted else 0.0
+        # Copies are of anonymous memory, too.
+        anon = max(
+            0.0, (kinds.get(Kind.FAULT_ANON, 0.0) if kinds else 1 - self._family.files) - copied
+        )
         mm_s = split.touch.seconds + split.unmap.seconds
         # Threads were read at other moments than the process, and some ended
         # unread: their sums are made to agree with the process's totals.
@@ -207,7 +219,8 @@ class CountedWindow:
         nothing = Share(0.0, 0.0, 0.0)
         classes = dict.fromkeys(Kind, nothing) | {
             Kind.FAULT_ANON: _part(split.touch, anon),
-            Kind.FAULT_FILE: _part(split.touch, 1 - anon),
+            Kind.FAULT_COW: _part(split.touch, copied),
+            Kind.FAULT_FILE: _part(split.touch, max(0.0, 1 - anon - copied)),
             Kind.UNMAP: split.unmap,
             Kind.KERNEL: _rest(split.kernel, mm_s),
             Kind.USER: Share(
@@ -216,7 +229,7 @@ class CountedWindow:
         }
         unmap_part = split.unmap.seconds / mm_s if mm_s else 0.0
         threads = [
-            _thread_time(tid, thread, scale, per_fault, unmap_part, anon)
+            _thread_time(tid, thread, scale, per_fault, unmap_part, (anon, copied))
             for tid, thread in self._threads.items()
             if thread.cpu_s > 0
         ]
@@ -229,22 +242,23 @@ class CountedWindow:
             samples=self._user_samples,
             lost=self._sampler.counts.lost if self._sampler else 0,
             ns_per_fault=self._timer.cost().touch_ns,
-            overhead=(self._rate_hz or 0.0) * self._sample_cost_s
-            + (
-                self._faults.overhead * split.touch.seconds / cpu_s if self._faults and cpu_s else 0
-            ),
+            overhead=self._overhead(split, cpu_s),
             notes=(
                 *self._notes,
                 *([] if kinds else [_ONE_KIND]),
+                *_forks(copied),
                 *_limits(_rest(split.kernel, mm_s).seconds, cpu_s),
             ),
             stacks=self._stacks(classes),
             frames=tuple(self._names.frames),
         )
 
-    def _overhead(self, fault_share: float) -> float:
-        of_faults = self._faults.overhead if self._faults else 0.0
-        return (self._rate_hz or 0.0) * self._sample_cost_s + of_faults * fault_share
+    def _overhead(self, split: _Split, cpu_s: float) -> float:
+        if not cpu_s:
+            return 0.0
+        of_samples = self._cost.overhead(self._rate_hz or 0.0, 1 - split.kernel.seconds / cpu_s)
+        of_faults = self._faults.overhead * split.touch.seconds / cpu_s if self._faults else 0.0
+        return of_samples + of_faults
 
     def _stacks(self, classes: dict[Kind, Share]) -> tuple[StackTime, ...]:
         """Return where user time and faults went, as far as samples of them show."""
@@ -269,10 +283,11 @@ class CountedWindow:
             ]
         return stack_times(counted)
 
-    def _split(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float) -> _Split:
+    def _split(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float, copies: int) -> _Split:
         kernel = self._kernel(first, last, cpu_s)
         faults = max(0, last.minor_faults - first.minor_faults)
-        released = max(0, faults - max(0, last.rss - first.rss) // _PAGE) if last.rss else faults
+        grown = max(0, last.rss - first.rss) // _PAGE
+        released = max(0, faults - copies - grown)
         cost = self._timer.cost()
         # The kernel's time is known to some error only: its upper end is the cap.
         limit = kernel.high
@@ -317,14 +332,22 @@ def _rest(whole: Share, part: float) -> Share:
 
 
 def _thread_time(
-    tid: int, thread: _Thread, scale: float, per_fault: float, unmap_part: float, anon: float
+    tid: int,
+    thread: _Thread,
+    scale: float,
+    per_fault: float,
+    unmap_part: float,
+    parts: tuple[float, float],
 ) -> ThreadTime:
     cpu_s = thread.cpu_s * scale
     mm_s = min(thread.faults * per_fault, cpu_s)
     kernel = max(thread.stime_s * scale, mm_s)
+    touch_s = mm_s * (1 - unmap_part)
+    anon, copied = parts
     by_kind = {
-        Kind.FAULT_ANON: mm_s * (1 - unmap_part) * anon,
-        Kind.FAULT_FILE: mm_s * (1 - unmap_part) * (1 - anon),
+        Kind.FAULT_ANON: touch_s * anon,
+        Kind.FAULT_COW: touch_s * copied,
+        Kind.FAULT_FILE: touch_s * max(0.0, 1 - anon - copied),
         Kind.UNMAP: mm_s * unmap_part,
         Kind.KERNEL: kernel - mm_s,
         Kind.USER: max(0.0, cpu_s - kernel),
@@ -336,6 +359,15 @@ def _bin(piece: _Slice, scale: float, per_fault: float, anon: float) -> Bin:
     cpu_s = {tid: seconds * scale for tid, seconds in piece.cpu_s.items()}
     mm_s = {tid: anon * min(n * per_fault, cpu_s[tid]) for tid, n in piece.faults.items()}
     return Bin(piece.t, piece.width_s, cpu_s, mm_s)
+
+
+def _forks(copied: float) -> list[str]:
+    """Say how many faults were copies, where they are worth a word."""
+    text = (
+        f"{copied:.0%} of the page faults are taken for copies of pages that a fork left shared: "
+        "that many at most, by the counters; only kernel stacks show them"
+    )
+    return [text] if copied >= _COPIED else []
 
 
 def _limits(unexplained_s: float, cpu_s: float) -> list[str]:

@@ -341,19 +341,35 @@ class Process:
                 found += map(int, self._text(f"task/{tid}/children").split())
         return found
 
-    def shares_pages(self) -> bool:
-        """Whether a fork may have left it pages in common with a parent or child.
+    def sharers(self) -> set[int]:
+        """Find its parent and children that a fork may have left pages in common with.
 
-        Those two start their stacks at one address; after an exec they do not.
-        Where that cannot be told the answer is yes.
+        Those start their stacks at one address; after an exec they do not.
         """
         own = self.stat().stack
         parent = self.status().get("PPid", "")
+        found = set()
         for pid in [int(parent) if parent.isdigit() else 0, *self.children()]:
             with suppress(OSError, ValueError, IndexError):
                 if parse_stat(Path(f"/proc/{pid}/stat").read_text()).stack == own:
-                    return True
-        return own == 0
+                    found.add(pid)
+        return found
+
+    def shares_pages(self) -> bool:
+        """Whether a fork may have left it pages in common with a parent or child.
+
+        Where that cannot be told the answer is yes.
+        """
+        return self.stat().stack == 0 or bool(self.sharers())
+
+    def memory_sizes(self) -> dict[str, int]:
+        """Read ``smaps_rollup``, in bytes; holds up its own mapping calls for a moment."""
+        lines = (line.split() for line in self._text("smaps_rollup").splitlines())
+        return {
+            words[0].rstrip(":"): 1024 * int(words[1])
+            for words in lines
+            if len(words) == 3 and words[2] == "kB"
+        }
 
     def point(self) -> tuple[MemoryPoint, Stat]:
         """Read memory and CPU time together, as often as 20 times a second.

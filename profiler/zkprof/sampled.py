@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .bootstrap import shares
-from .calibrate import page_cost, sample_cost_s
+from .calibrate import page_cost, sample_cost
 from .classify import ATTRIBUTED_FAULTS, Classifier, NoKernelSymbolsError
 from .learn import learned_classifier
 from .model import Bin, Kind, PythonJoin, Share, ThreadTime, Tier
@@ -88,7 +88,7 @@ class SampledWindow:
         process = family.process
         self._rate_hz = rate_hz
         self._classifier, notes = _classifier()
-        self._cost_s = sample_cost_s(self._classifier)
+        self._cost = sample_cost(self._classifier)
         self._skid_s = fault_skid_s(self._classifier)
         self._process = process
         self._alone = not process.shares_pages()
@@ -244,9 +244,10 @@ class SampledWindow:
             for tid, kinds in by_thread.items()
         ]
         found = self._paths()
+        classes = _classes(blocks, cpu_s)
         return Findings(
             cpu_s=cpu_s,
-            classes=_classes(blocks, cpu_s),
+            classes=classes,
             overlays={
                 name: self._overlays[name] * scale
                 for name in self._classifier.rules.overlays
@@ -257,7 +258,9 @@ class SampledWindow:
             samples=samples,
             lost=self._sampler.counts.lost,
             ns_per_fault=page_cost().touch_ns,
-            overhead=self._rate_hz * self._cost_s,
+            overhead=self._cost.overhead(
+                self._rate_hz, classes[Kind.USER].seconds / cpu_s if cpu_s else 1.0
+            ),
             notes=(*self._notes, *self._doubts(cpu_s)),
             stacks=self._stacks(found, scale, split, factors),
             frames=tuple(self._frames.frames),

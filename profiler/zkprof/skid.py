@@ -11,6 +11,7 @@ a loop that only faults, the samples in user mode are all of this sort.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from functools import cache
@@ -53,7 +54,8 @@ def fault_skid_s(classifier: Classifier) -> float:
     out = ffi.new("zkp_page_cost_t *")
     touched_s, pages = 0.0, 0
     try:
-        with Sampler(tid, _RATE_HZ, classifier=classifier) as sampler:
+        # By the process: samples bear its number, not the thread's.
+        with Sampler(os.getpid(), _RATE_HZ, classifier=classifier) as sampler:
             end = time.thread_time() + _BUDGET_S
             while time.thread_time() < end:
                 if lib.zkp_calibrate_pages(_PAGES, out):

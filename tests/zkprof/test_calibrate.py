@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.zkprof.conftest import possible
 from zkprof._native import ffi, lib
 from zkprof.bootstrap import shares
-from zkprof.calibrate import page_cost, sample_cost_s
+from zkprof.calibrate import SampleCost, page_cost, sample_cost
 from zkprof.classify import Classifier, NoKernelSymbolsError
+from zkprof.model import Tier
+from zkprof.skid import fault_skid_s
 
 
 def test_page_cost_is_ordered_and_plausible() -> None:
@@ -41,7 +45,26 @@ def test_a_sample_costs_between_nothing_and_a_millisecond() -> None:
         classifier: Classifier | None = Classifier()
     except NoKernelSymbolsError:
         classifier = None
-    assert 0 <= sample_cost_s(classifier) < 1e-3
+    cost = sample_cost(classifier)
+    assert 0 <= cost.user_s < 1e-3
+    assert 0 <= cost.kernel_s < 1e-3
+
+
+def test_samples_cost_what_they_hit() -> None:
+    cost = SampleCost(user_s=10e-6, kernel_s=20e-6)
+    assert cost.overhead(200.0, 1.0) == pytest.approx(0.002)
+    assert cost.overhead(200.0, 0.0) == pytest.approx(0.004)
+    assert cost.overhead(200.0, 0.5) == pytest.approx(0.003)
+
+
+def test_skid_is_the_same_from_any_thread() -> None:
+    """Faults end late in the samples of a thread that is not the first one, too."""
+    if reason := possible(Tier.KERNEL):
+        pytest.skip(reason)
+    with ThreadPoolExecutor(1) as pool:
+        # Not measured before: a classifier of its own.
+        skid = pool.submit(lambda: fault_skid_s(Classifier())).result()
+    assert skid > 0
 
 
 def test_interval_of_blocks_that_agree_is_a_point() -> None:

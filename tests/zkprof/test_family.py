@@ -82,6 +82,37 @@ def test_brief_children_count_in_full(
     assert grown > 0.4 * faults * 4096
 
 
+def test_children_too_brief_to_be_seen_are_growth(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    """Another child in their place needs all its memory anew."""
+    with run(compiled("workload"), "snaps") as target, Process(target.pid) as process:
+        family = Family(process, follow=True)
+        first, _ = family.point()
+        while process.stat().children.minor_faults < 60 * 1024:
+            time.sleep(0.05)
+            family.look()
+            last, _ = family.point()
+        family.close()
+    faulted = (last.minor_faults - first.minor_faults) * 4096
+    grown = last.hwm - first.hwm
+    assert 0.9 * faulted < grown < 1.1 * faulted
+
+
+def test_what_a_fork_hands_down_is_no_growth(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    with run(compiled("workload"), "cow") as target, Process(target.pid) as process:
+        family = Family(process, follow=True)
+        first, _ = family.point()
+        while len(family.pids) < 4:
+            time.sleep(0.002)
+            family.look()
+            last, _ = family.point()
+        family.close()
+    assert last.hwm - first.hwm < 24 << 20  # its own 16 MiB
+
+
 def test_threads_too_brief_to_be_asked_have_names(
     compiled: Callable[..., Path], run: Callable[..., Any]
 ) -> None:

@@ -37,6 +37,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -171,6 +172,7 @@ static void copy_pages(struct worker *w, char *p, uint64_t *t)
     if (child < 0)
         die("fork");
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* none is left behind */
         pause();
         _exit(0);
     }

@@ -28,7 +28,7 @@ def items(m: Measurement, argv: Sequence[str] | None = None) -> dict[str, Item]:
 
 def test_preload_and_the_rival_are_both_named(measurement: Make) -> None:
     found = items(measurement(BOUND))
-    assert list(found) == ["preload", "rival"]
+    assert list(found) == ["preload", "rival", "huge-pages"]
     assert found["preload"].command == "zk-nalloc run -- /opt/prover ARGS..."
     assert "MALLOC_MMAP_THRESHOLD_=4294967296" in str(found["rival"].command)
 
@@ -115,6 +115,7 @@ def test_huge_pages_only_where_asking_for_them_helps(
     measurement: Make, target: dict[str, str]
 ) -> None:
     assert "huge-pages" not in items(measurement(BOUND, growth=0.95, **target))
+    assert "huge-pages" not in items(measurement(BOUND, **target))
 
 
 @pytest.mark.parametrize("allocator", ["static", "jemalloc"])
@@ -146,6 +147,13 @@ def test_on_the_library_and_well(measurement: Make, library: Library) -> None:
     found = items(m)
     assert list(found) == ["keep"]
     assert "hit rate 100%" in found["keep"].text
+
+
+def test_faults_on_memory_that_is_not_the_librarys(measurement: Make, library: Library) -> None:
+    m = measurement(BOUND, library=library(hits=999, misses=1), allocator="libzknalloc")
+    found = items(m)
+    assert list(found) == ["not-its-memory"]
+    assert "below 64 KiB" in found["not-its-memory"].text
 
 
 def test_a_ceiling_that_is_too_low(measurement: Make, library: Library) -> None:
@@ -232,7 +240,7 @@ def giving(measurement: Make, *stacks: tuple[float, tuple[Frame, ...]]) -> Measu
 
 def test_free_is_reached_by_preloading(measurement: Make) -> None:
     found = items(giving(measurement, (0.5, (MUNMAP, FREE, POOL, MAIN))))
-    assert list(found) == ["preload", "rival"]
+    assert list(found) == ["preload", "rival", "huge-pages"]
 
 
 def test_the_programs_own_munmap_is_not(measurement: Make) -> None:
@@ -245,7 +253,7 @@ def test_half_of_it_is(measurement: Make) -> None:
     found = items(
         giving(measurement, (0.25, (MUNMAP, POOL, MAIN)), (0.25, (MUNMAP, FREE, POOL, MAIN)))
     )
-    assert list(found) == ["own-mappings", "preload", "rival"]
+    assert list(found) == ["own-mappings", "preload", "rival", "huge-pages"]
     assert "50%" in found["own-mappings"].text
 
 

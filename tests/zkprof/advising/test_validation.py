@@ -5,14 +5,25 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benches.zkprof import table
 from benches.zkprof.__main__ import main
-from benches.zkprof.judge import ClassRow, Judgement, Saving
-from benches.zkprof.race import KEPT, OURS, SYSTEM, Batch, Outcome
+from benches.zkprof.document import Conditions, document, earlier, together
+from benches.zkprof.judge import ClassRow, Judgement, Said, Saving
+from benches.zkprof.race import (
+    HUGE,
+    KEPT,
+    OURS,
+    SYSTEM,
+    WATCHED,
+    Batch,
+    BenchError,
+    Outcome,
+)
 from benches.zkprof.targets import TARGETS, Target, build
 from zkprof.estimate import Range, estimate
 from zkprof.model import Kind, Tier
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 
     Make = Callable[..., Measurement]
 
+HOW = Conditions(12, 397.0, "Linux 6", "2 CPUs, a processor")
 PAGES_MIB = 256  # pages of 4 KiB in a MiB
 
 
@@ -104,19 +116,24 @@ def judged(
     negative: bool = False,
     tiers: float | None = None,
     classes: tuple[ClassRow, ...] = (),
+    target: Target | None = None,
 ) -> Judgement:
     measured = Range(saved - spread, saved, saved + spread)
     saving = Saving(measured, measured)
-    said = estimate(m)
+    e = estimate(m)
+    said = Said(e.verdict, e.saving_cpu, e.saving_wall, e.growth.share)
     other = said.saving_cpu.mid if tiers is None else tiers
     return Judgement(
-        target=Target("t", "", "malloc", {}, 1, negative=negative),
+        target=target or Target("t", "", "malloc", {}, 1, negative=negative),
         classes=classes,
         said=said,
-        savings={OURS: saving, KEPT: saving, "libzknalloc, huge pages": saving},
+        savings={OURS: saving, KEPT: saving, HUGE: saving},
         tiers={Tier.USER: other, Tier.PROC: None},
         samples=1000,
-        advice=(),
+        advice=("preload",),
+        cost_said=0.01,
+        cost=Range(0.005, 0.015, 0.02),
+        when="2026-11-25 12:00",
     )
 
 
@@ -160,11 +177,33 @@ def test_negative_controls_allow_no_gain(measurement: Make) -> None:
 def test_tables_mark_what_is_wrong(measurement: Make) -> None:
     classes = (ClassRow("page faults", 0.30, 0.35), ClassRow("own work", 0.70, 0.69))
     j = judged(measurement({Kind.FAULT_ANON: 0.3}), 0.5, tiers=0.5, classes=classes)
-    text = table.markdown([j], 12, 397.0)
+    text = table.markdown([j], str(HOW))
     assert "35.0 / 30.0 !" in text
     assert "69.0 / 70.0 |" in text
     assert "50.0 !" in text
-    assert json.loads(json.dumps(table.document([j], 12, 397.0)))["aims"]
+    assert "1.0 / 1.5 [0.5, 2.0]" in text
+    assert text.startswith("12 rounds, 397 samples a second; 2 CPUs, a processor, Linux 6; 2026-")
+
+
+def test_pieces_make_one_table(measurement: Make, tmp_path: Path) -> None:
+    file = tmp_path / "v.json"
+    classes = (ClassRow("page faults", 0.30, 0.35),)
+    first, second = TARGETS[3], TARGETS[1]
+    m = measurement({Kind.FAULT_ANON: 0.3})
+    assert earlier(file, HOW) == []
+    old = [
+        judged(m, saved, target=t, classes=classes) for t, saved in ((first, 0.3), (second, 0.2))
+    ]
+    file.write_text(json.dumps(document(old, HOW)))
+    assert earlier(file, HOW) == old
+    new = judged(m, 0.1, target=first)
+    assert together(old, [new]) == [old[1], new]
+    with pytest.raises(BenchError, match=r"measured otherwise .*4 rounds"):
+        earlier(file, replace(HOW, rounds=4))
+    for text in ("{}", "[]", "?", file.read_text().replace(first.name, "nothing")):
+        file.write_text(text)
+        with pytest.raises(BenchError, match="not a table of this command"):
+            earlier(file, HOW)
 
 
 def test_savings_are_paired() -> None:
@@ -172,10 +211,14 @@ def test_savings_are_paired() -> None:
         return Batch(cpu_s, cpu_s, 0, {"touch_s": cpu_s / 2})
 
     outcome = Outcome(
-        {SYSTEM: [batch(1.0), batch(4.0), batch(2.0)], OURS: [batch(0.5), batch(2.0), batch(1.0)]}
+        {
+            WATCHED: [batch(1.5), batch(4.5), batch(3.0)],
+            SYSTEM: [batch(1.0), batch(4.0), batch(2.0)],
+            OURS: [batch(0.5), batch(2.0), batch(1.0)],
+        }
     )
     assert outcome.cpu_saving(OURS) == pytest.approx(0.5)
-    assert outcome.parts_s() == {"touch_s": 3.5}
+    assert outcome.parts_s() == {"touch_s": 4.5}
 
 
 def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +234,7 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "CPU saving predicted" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("args", [["nothing"], ["--rounds", "2"]])
+@pytest.mark.parametrize("args", [["nothing"], ["--rounds", "2"], ["--keep"]])
 def test_wrong_usage(args: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(args)

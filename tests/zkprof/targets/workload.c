@@ -14,6 +14,7 @@
  *   populate      map with all pages filled in by the kernel, unmap
  *   madvise       touch, give back by MADV_DONTNEED
  *   cow           touch again what a forked child shares
+ *   forked        share touched pages with a child; both wait
  *   zero          map, read each page, write it, unmap
  *   grow          touch new pages and keep them
  *   read          let read() fill fresh pages from /dev/zero
@@ -22,6 +23,7 @@
  *   brief         the same with threads of a few milliseconds at most
  *   children N    N child processes of "faults" after a moment; the first waits
  *   workers       child processes of 64 MiB, one after another
+ *   snaps         the same with children of a few milliseconds, 4 MiB each
  *   lock          two threads that map and unmap, and so wait for each other
  *   requests      exactly 100 times: map 1 MiB, advise half, unmap; then wait
  *   short         "faults" for a second and a half, then end
@@ -34,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -144,12 +147,24 @@ static void cow(void)
         touch(p = map(MAP_ANONYMOUS, -1));
     pid_t child = fork();
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* none is left behind */
         pause();
         _exit(0);
     }
     touch(p);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
+}
+
+static void forked(void)
+{
+    pid_t own = getpid();
+    touch(map(MAP_ANONYMOUS, -1));
+    if (fork() == 0)
+        while (getppid() == own)
+            usleep(10000);
+    while (!stopping)
+        pause();
 }
 
 /* A first touch in two halves: the read maps the kernel's zero page. */
@@ -266,6 +281,18 @@ static void workers(void)
     waitpid(child, NULL, 0);
 }
 
+static void snaps(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        char *p = map(MAP_ANONYMOUS, -1);
+        for (size_t i = 0; i < LEN / 4; i += PAGE)
+            p[i] = 1;
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+}
+
 static void *mapper(void *unused)
 {
     (void)unused;
@@ -325,6 +352,8 @@ int main(int argc, char **argv)
             dontneed();
         else if (strcmp(mode, "cow") == 0)
             cow();
+        else if (strcmp(mode, "forked") == 0)
+            forked();
         else if (strcmp(mode, "zero") == 0)
             zero();
         else if (strcmp(mode, "grow") == 0)
@@ -341,6 +370,8 @@ int main(int argc, char **argv)
             children(atoi(argument));
         else if (strcmp(mode, "workers") == 0)
             workers();
+        else if (strcmp(mode, "snaps") == 0)
+            snaps();
         else if (strcmp(mode, "lock") == 0)
             lock();
         else if (strcmp(mode, "requests") == 0)
