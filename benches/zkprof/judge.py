@@ -134,16 +134,14 @@ def judge(target: Target, outcome: Outcome) -> Judgement:
         classes=_classes(target, outcome, m),
         said=said,
         savings={
-            name: Saving(
-                _spread(outcome.savings(name, _cpu)), _spread(outcome.savings(name, _wall))
-            )
+            name: Saving(spread(outcome.savings(name, _cpu)), spread(outcome.savings(name, _wall)))
             for name in (OURS, KEPT, HUGE)
         },
         tiers=tiers,
         samples=m.method.samples,
         advice=tuple(item.id for item in advise(m, e)),
         cost_said=sum(report.method.overhead for report in outcome.reports.values()),
-        cost=_spread([1 / (1 - saved) - 1 for saved in outcome.savings(WATCHED, _cpu)]),
+        cost=spread([-saved for saved in outcome.savings(WATCHED, _cpu)]),
         when=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     )
 
@@ -172,7 +170,7 @@ def _classes(target: Target, outcome: Outcome, m: Measurement) -> tuple[ClassRow
     return tuple(rows)
 
 
-def _spread(values: Sequence[float]) -> Range:
+def spread(values: Sequence[float]) -> Range:
     """Return the median and its 95 % interval, by resampling."""
     draws = random.Random(1)
     medians = sorted(median(draws.choices(values, k=len(values))) for _ in range(_DRAWS))
@@ -184,4 +182,14 @@ def share_right(rows: Sequence[bool]) -> float:
     return sum(rows) / len(rows) if rows else 1.0
 
 
-__all__ = ["KEPT", "OURS", "ClassRow", "Judgement", "Said", "Saving", "judge", "share_right"]
+__all__ = [
+    "KEPT",
+    "OURS",
+    "ClassRow",
+    "Judgement",
+    "Said",
+    "Saving",
+    "judge",
+    "share_right",
+    "spread",
+]

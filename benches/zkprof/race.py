@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -117,8 +118,10 @@ def race(
     """
     outcome = Outcome({name: [] for name in environments})
     with ExitStack() as stack:
+        pages = stack.enter_context(_pages())
         running = {
-            name: stack.enter_context(_started(command, env)) for name, env in environments.items()
+            name: stack.enter_context(_started(command, env, pages))
+            for name, env in environments.items()
         }
         for process in running.values():
             _batch(process)
@@ -134,10 +137,61 @@ def race(
     return outcome
 
 
+def watched_or_not(
+    command: Sequence[str], env: dict[str, str], rounds: int, tier: Tier, rate_hz: float
+) -> tuple[list[Batch], list[Batch], list[Measurement]]:
+    """Run one process, watched and unwatched in turns.
+
+    Returns
+    -------
+    tuple
+        Its batches while nobody watched, those that were watched, and what zkprof said of each.
+
+    Raises
+    ------
+    BenchError
+        The target failed, or cannot be measured so.
+    """
+    plain: list[Batch] = []
+    watched: list[Batch] = []
+    reports = []
+    with _pages() as pages, _started(command, env, pages) as process:
+        _batch(process)
+        for number in range(rounds):
+            outcome = Outcome()
+            if number % 2:
+                plain.append(_batch(process))
+            with _watched(process.pid, (tier,), rate_hz, outcome):
+                watched.append(_batch(process))
+            if not number % 2:
+                plain.append(_batch(process))
+            if problem := outcome.problems.get(tier):
+                raise BenchError(f"cannot be measured by {tier}: {problem}")
+            reports.append(outcome.reports[tier])
+    return plain, watched, reports
+
+
 @contextmanager
-def _started(command: Sequence[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def _pages() -> Iterator[int]:
+    """Make a file in memory, for all copies: pages that lie elsewhere may cost others."""
+    pages = os.memfd_create("pages")
+    try:
+        yield pages
+    finally:
+        os.close(pages)
+
+
+@contextmanager
+def _started(
+    command: Sequence[str], env: dict[str, str], pages: int
+) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        env=env | {"TARGET_PAGES": str(pages)},
+        pass_fds=(pages,),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None

@@ -51,7 +51,7 @@ def aims(judgements: Sequence[Judgement]) -> list[Aim]:
         Aim(
             f"classes within {CLASS_POINTS * 100:.0f} points of the truth",
             [row.right for j in judgements for row in j.classes],
-            CPU_SHARE,
+            1.0,
         ),
         Aim(
             f"CPU saving predicted within {CPU_POINTS * 100:.0f} points",
@@ -81,7 +81,7 @@ def aims(judgements: Sequence[Judgement]) -> list[Aim]:
         Aim(
             f"other tiers within {TIER_POINTS * 100:.0f} points of the full one",
             [j.tiers_right for j in judgements],
-            CPU_SHARE,
+            1.0,
         ),
     ]
 

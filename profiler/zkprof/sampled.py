@@ -13,11 +13,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .bootstrap import shares
 from .calibrate import page_cost, sample_cost
 from .classify import ATTRIBUTED_FAULTS, Classifier, NoKernelSymbolsError
+from .divide import (
+    Bins,
+    Seconds,
+    add,
+    anon_share,
+    bin_of,
+    classes_of,
+    fault_split,
+    first_touches,
+    seconds_of,
+)
 from .learn import learned_classifier
-from .model import Bin, Kind, PythonJoin, Share, ThreadTime, Tier
+from .model import Kind, PythonJoin, ThreadTime, Tier
 from .perf_map import PYTHON
 from .procfs import NoSuchProcessError
 from .python_stacks import Joined, PySpy, fold, is_python
@@ -32,9 +42,6 @@ if TYPE_CHECKING:
     from .family import Family
     from .model import MemoryPoint, StackTime
     from .procfs import Mapping as MemoryMapping
-
-Seconds = dict[Kind, float]
-Bins = defaultdict[int, defaultdict[int, Counter[Kind]]]
 
 # Of kernel chains without a known way in: above this, the symbol table is
 # not for this kernel.
@@ -222,29 +229,29 @@ class SampledWindow:
         scale = cpu_s / samples if samples else 0.0
         bins_seen = self._bins
         if self._alone:
-            bins_seen = _first_touches(bins_seen)
-        split = _fault_split(bins_seen)
-        anon = _anon_share(split)
+            bins_seen = first_touches(bins_seen)
+        split = fault_split(bins_seen)
+        anon = anon_share(split)
         factors = self._factors(bins_seen, scale, last.minor_faults - first.minor_faults)
         by_thread: defaultdict[int, Seconds] = defaultdict(dict)
         bins, blocks = [], []
         for index in sorted(bins_seen):
             block: Seconds = {}
             seconds = {
-                tid: _seconds(kinds, scale, split, factors)
+                tid: seconds_of(kinds, scale, split, factors)
                 for tid, kinds in bins_seen[index].items()
             }
             for tid, thread in seconds.items():
-                _add(by_thread[tid], thread)
-                _add(block, thread)
-            bins.append(_bin(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, block, anon))
+                add(by_thread[tid], thread)
+                add(block, thread)
+            bins.append(bin_of(self._sampler.start_ns / 1e9 + index * BIN_S, seconds, block, anon))
             blocks.append(block)
         threads = [
             ThreadTime(tid, self._sampler.name(tid), sum(kinds.values()), kinds)
             for tid, kinds in by_thread.items()
         ]
         found = self._paths()
-        classes = _classes(blocks, cpu_s)
+        classes = classes_of(blocks, cpu_s)
         return Findings(
             cpu_s=cpu_s,
             classes=classes,
@@ -294,7 +301,7 @@ class SampledWindow:
             # place, or else of those seen anywhere.
             here = {k: kinds[k] for k in ATTRIBUTED_FAULTS if kinds[k]}
             own = {k: n / sum(here.values()) for k, n in here.items()}
-            for kind, seconds in _seconds(kinds, scale, own or split, factors).items():
+            for kind, seconds in seconds_of(kinds, scale, own or split, factors).items():
                 counted.append((tid, kind, frames, seconds, kinds[kind]))
         return stack_times(counted)
 
@@ -366,77 +373,3 @@ def _classifier() -> tuple[Classifier, list[str]]:
     except NoKernelSymbolsError as hidden:
         note = f"kernel functions were told apart by sampling zkprof's own calls: {hidden}"
         return learned_classifier(), [note]
-
-
-def _first_touches(bins: Bins) -> Bins:
-    """Count copies on writing as anonymous faults."""
-    result: Bins = defaultdict(lambda: defaultdict(Counter))
-    for index, threads in bins.items():
-        for tid, kinds in threads.items():
-            for kind, n in kinds.items():
-                result[index][tid][Kind.FAULT_ANON if kind is Kind.FAULT_COW else kind] += n
-    return result
-
-
-def _fault_split(bins: Bins) -> Seconds:
-    """Return how faults divide into kinds, by those samples that show it."""
-    seen: Counter[Kind] = Counter()
-    for threads in bins.values():
-        for kinds in threads.values():
-            for kind in ATTRIBUTED_FAULTS:
-                seen[kind] += kinds[kind]
-    total = sum(seen.values())
-    return {kind: n / total for kind, n in seen.items() if n} if total else {}
-
-
-def _seconds(samples: Counter[Kind], scale: float, split: Seconds, factors: Seconds) -> Seconds:
-    """Turn samples into seconds, dividing faults of no visible kind by `split`."""
-    result = {kind: n * scale * factors.get(kind, 1.0) for kind, n in samples.items()}
-    if split and (unknown := result.pop(Kind.FAULT_OTHER, 0.0)):
-        _add(result, {kind: unknown * share for kind, share in split.items()})
-    return result
-
-
-def _add(total: Seconds, part: Seconds) -> None:
-    for kind, seconds in part.items():
-        total[kind] = total.get(kind, 0.0) + seconds
-
-
-def _anon_share(split: Seconds) -> float:
-    """Return how much of what is unmapped is anonymous, going by what is mapped.
-
-    A call chain of munmap does not show what it unmaps, and a mapped file is
-    none of an allocator's business.
-    """
-    anon, file = split.get(Kind.FAULT_ANON, 0.0), split.get(Kind.FAULT_FILE, 0.0)
-    return anon / (anon + file) if anon + file else 1.0
-
-
-def _bin(t: float, seconds: dict[int, Seconds], block: Seconds, anon: float) -> Bin:
-    def avoidable(kinds: Seconds) -> float:
-        first = sum(kinds.get(k, 0.0) for k in (Kind.FAULT_ANON, Kind.PREFAULT, Kind.MMAP))
-        return first + anon * (kinds.get(Kind.UNMAP, 0.0) + kinds.get(Kind.MADVISE, 0.0))
-
-    return Bin(
-        t=t,
-        width_s=BIN_S,
-        cpu_s={tid: sum(kinds.values()) for tid, kinds in seconds.items()},
-        mm_s={tid: avoidable(kinds) for tid, kinds in seconds.items()},
-        by_kind={kind: s for kind, s in block.items() if s},
-    )
-
-
-def _classes(blocks: list[Seconds], cpu_s: float) -> dict[Kind, Share]:
-    """Return each class's time with its interval."""
-    if not blocks:
-        # Not one sample: whatever CPU time there was may be of any class.
-        return {kind: Share(0.0, 0.0, cpu_s) for kind in Kind}
-    intervals = shares(
-        [[block.get(kind, 0.0) for kind in Kind] for block in blocks],
-        [sum(block.values()) for block in blocks],
-    )
-    result = {}
-    for kind, (low, high) in zip(Kind, intervals, strict=True):
-        mid = sum(block.get(kind, 0.0) for block in blocks)
-        result[kind] = Share(mid, min(mid, low * cpu_s), max(mid, high * cpu_s))
-    return result

@@ -218,6 +218,7 @@ def test_savings_are_paired() -> None:
         }
     )
     assert outcome.cpu_saving(OURS) == pytest.approx(0.5)
+    assert outcome.cpu_saving(WATCHED) == pytest.approx(-0.5)  # what watching costs
     assert outcome.parts_s() == {"touch_s": 4.5}
 
 
