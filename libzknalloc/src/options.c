@@ -7,6 +7,7 @@
  */
 #include "options.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -114,6 +115,7 @@ static const char *const expected[] = {
     [SIZE] = "a number in range, such as 512M",
     [BOOL] = "yes or no",
     [MODE] = "poison, unmap, guard or off",
+    [PATH] = "a path, it is too long",
 };
 
 static bool parse_number(const struct option_row *row, const char *text)
@@ -129,6 +131,8 @@ static bool parse_number(const struct option_row *row, const char *text)
     return true;
 }
 
+static char stats_path[PATH_MAX]; /* there is one option of that type */
+
 void options_load(void)
 {
     for (size_t i = 0; i < ROWS; i++) {
@@ -136,8 +140,9 @@ void options_load(void)
         const char *text = secure_getenv(row->name);
         if (text == NULL || *text == '\0')
             continue;
-        if (row->type == PATH) {
-            *(const char **)row->value = text;
+        if (row->type == PATH && strlen(text) < sizeof stats_path) {
+            /* Servers write their title over the environment. */
+            *(const char **)row->value = strcpy(stats_path, text);
         } else if (!parse_number(row, text)) {
             struct line line = {0};
             line_text(&line, "libzknalloc: ");

@@ -156,34 +156,39 @@ static void check_new(struct actor *actor, struct block *block, size_t align)
     own(block, 0, actor->name);
 }
 
+bool model_alloc(struct actor *actor, struct block *block, size_t size,
+                 size_t align, bool zeroed)
+{
+    errno = 0;
+    block->size = size;
+    if (zeroed)
+        block->ptr = zkn_calloc(1, size);
+    else if (align > 0)
+        block->ptr = zkn_aligned_alloc(align, size);
+    else
+        block->ptr = zkn_alloc(size);
+    if (refused(model_requested(block->ptr)))
+        return false;
+    actor->held += size;
+    check_new(actor, block, align);
+    if (zeroed)
+        check_zero(block, actor->pick(actor, 4) == 0);
+    unsigned char fill = (unsigned char)(1 + actor->pick(actor, 255));
+    paint(block, fill, (actor->fills && !zeroed) || actor->pick(actor, 4) == 0);
+    return true;
+}
+
 static void allocate(struct actor *actor, struct block *block)
 {
     size_t size = pick_size(actor);
     if (actor->held + size > actor->most)
         return;
-    size_t align = 0;
     size_t kind = actor->pick(actor, 4);
-    errno = 0;
-    block->size = size;
-    if (kind == 0) {
-        block->ptr = zkn_calloc(1, size);
-    } else if (kind == 1) {
-        align = (size_t)1 << actor->pick(actor, 23);
-        block->ptr = zkn_aligned_alloc(align, size);
-    } else {
-        block->ptr = zkn_alloc(size);
-    }
-    if (refused(model_requested(block->ptr)))
-        return;
-    actor->held += size;
-    check_new(actor, block, align);
-    if (kind == 0)
-        check_zero(block, actor->pick(actor, 4) == 0);
-    paint(block, (unsigned char)(1 + actor->pick(actor, 255)),
-          actor->pick(actor, 4) == 0);
+    size_t align = kind == 1 ? (size_t)1 << actor->pick(actor, 23) : 0;
+    (void)model_alloc(actor, block, size, align, kind == 0);
 }
 
-static void release(struct actor *actor, struct block *block)
+void model_free(struct actor *actor, struct block *block)
 {
     check_paint(block, block->size);
     own(block, actor->name, 0);
@@ -195,20 +200,16 @@ static void release(struct actor *actor, struct block *block)
     block->ptr = NULL;
 }
 
-static void resize(struct actor *actor, struct block *block)
+bool model_resize(struct actor *actor, struct block *block, size_t size)
 {
-    size_t size = pick_size(actor), had = block->size;
-    if (actor->pick(actor, 4) == 0)
-        size = had + actor->pick(actor, had); /* grow, as vectors do */
-    if (actor->held + size > actor->most)
-        return;
+    size_t had = block->size;
     own(block, actor->name, 0);
     errno = 0;
     void *moved = zkn_realloc(block->ptr, size);
     if (refused(moved)) {
         own(block, 0, actor->name); /* it stays as it was */
         check_paint(block, had);
-        return;
+        return false;
     }
     if (moved != block->ptr)
         block->ptr = model_requested(moved);
@@ -217,6 +218,16 @@ static void resize(struct actor *actor, struct block *block)
     actor->held += size - had;
     check_new(actor, block, zkn_owns(moved) ? 64 : 16);
     paint(block, block->fill, block->dense);
+    return true;
+}
+
+static void resize(struct actor *actor, struct block *block)
+{
+    size_t size = pick_size(actor), had = block->size;
+    if (actor->pick(actor, 4) == 0)
+        size = had + actor->pick(actor, had); /* grow, as vectors do */
+    if (actor->held + size <= actor->most)
+        (void)model_resize(actor, block, size);
 }
 
 /* Leave the block for another actor, and free what another has left. */
@@ -233,7 +244,7 @@ static void hand_over(struct actor *actor, struct block *block)
     if (other.ptr != NULL) {
         own(block, UINT32_MAX, actor->name);
         actor->held += block->size;
-        release(actor, block);
+        model_free(actor, block);
     }
 }
 
@@ -269,14 +280,14 @@ void actor_act(struct actor *actor)
     else if (what < 256)
         hand_over(actor, block);
     else
-        release(actor, block);
+        model_free(actor, block);
 }
 
 void actor_leave(struct actor *actor)
 {
     for (size_t i = 0; i < MODEL_SLOTS; i++) {
         if (actor->slots[i].ptr != NULL)
-            release(actor, &actor->slots[i]);
+            model_free(actor, &actor->slots[i]);
     }
     CHECK(actor->held, ==, 0);
 }
@@ -292,6 +303,11 @@ void model_clear_shelf(void)
             block->ptr = NULL;
         }
     }
+}
+
+void model_check_block(const struct block *block)
+{
+    check_paint(block, block->size);
 }
 
 /* ------------------------------------------------------------------- checks */
@@ -342,8 +358,7 @@ static void check_tiling(void)
     }
 }
 
-/* Mappings of this process inside the heap's address space. */
-static size_t mappings(void)
+size_t model_mappings(void)
 {
     FILE *file = fopen("/proc/self/maps", "r");
     CHECK_TRUE(file != NULL);
@@ -369,7 +384,7 @@ static void check_budget(void)
     /* Each move and each sparse region adds two at most, and there are the
      * parts below the top, above it, and what is not accessible between. */
     if (!model_refusals && options.debug == 0)
-        CHECK(mappings(), <=, 2 * heap.moves + 2 * heap.sparse + 16);
+        CHECK(model_mappings(), <=, 2 * heap.moves + 2 * heap.sparse + 16);
 }
 
 static void count(const struct block *block, size_t *regions, size_t *bytes)
@@ -427,9 +442,7 @@ void model_check(struct actor *const *actors, size_t n)
     CHECK(now.live_now + now.cached_now, ==, now.committed_now);
 }
 
-/* Resident bytes of the heap, as the kernel sees them.  The page of zeros
- * that reading maps does not count. */
-static size_t resident(void)
+size_t model_resident(void)
 {
     FILE *file = fopen("/proc/self/smaps", "r");
     CHECK_TRUE(file != NULL);
@@ -452,7 +465,7 @@ void model_check_empty(void)
     zkn_release_cache();
     CHECK(stats_now().live_now, ==, 0);
     CHECK(stats_now().committed_now, ==, 0);
-    CHECK(resident(), ==, 0);
+    CHECK(model_resident(), ==, 0);
     for (size_t page = 0; owners != NULL && page < heap.top; page++)
         CHECK(owners[page], ==, 0);
 }

@@ -40,7 +40,8 @@ struct actor {
     uint64_t seed;                 /* for model_random() */
     const unsigned char *at, *end; /* for a fuzzer's source */
     uint32_t name;                 /* not 0, and no other actor's */
-    size_t most;                   /* bytes to hold at one time */
+    bool fills;  /* every page of what was not asked for zeroed is painted */
+    size_t most; /* bytes to hold at one time */
     size_t held;
     struct block slots[MODEL_SLOTS];
 };
@@ -61,6 +62,16 @@ size_t model_random(struct actor *actor, size_t n);
 /* One operation, on the library and in the model. */
 void actor_act(struct actor *actor);
 
+/* Operations of others' choice.  ALIGN may be 0.  Return whether the request
+ * was served; where it was refused, the block stays as it was. */
+bool model_alloc(struct actor *actor, struct block *block, size_t size,
+                 size_t align, bool zeroed);
+bool model_resize(struct actor *actor, struct block *block, size_t size);
+void model_free(struct actor *actor, struct block *block);
+
+/* The block holds what its owner wrote. */
+void model_check_block(const struct block *block);
+
 /* Free all that the actor holds, or that lies on the shelf. */
 void actor_leave(struct actor *actor);
 void model_clear_shelf(void);
@@ -70,5 +81,12 @@ void model_check(struct actor *const *actors, size_t count);
 
 /* Nothing is held by anyone: all must have come back. */
 void model_check_empty(void);
+
+/* Resident bytes of the heap, as the kernel sees them.  The page of zeros
+ * that reading maps does not count. */
+size_t model_resident(void);
+
+/* Mappings of this process inside the heap's address space. */
+size_t model_mappings(void);
 
 #endif /* ZKN_TESTS_MODEL_H */

@@ -134,3 +134,20 @@ def test_version(root: Path) -> None:
     header = (root / "libzknalloc/include/zknalloc.h").read_text()
     parts = re.findall(r"#define ZKN_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)", header)
     assert zk_nalloc.version == zk_nalloc.__version__ == ".".join(parts)
+
+
+def test_a_title_over_the_environment_spares_the_stats_file(
+    python: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Redis and PostgreSQL write their title over the memory that getenv() pointed to."""
+    path = tmp_path / "stats"
+    code = """
+import ctypes, os, zk_nalloc
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_void_p
+name = "ZK_NALLOC_STATS_FILE"
+ctypes.memset(getenv(name.encode()), ord("x"), len(os.environ[name]))
+"""
+    done = python(code=code, ZK_NALLOC_STATS_FILE=str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"hits":' in path.read_text()

@@ -3,33 +3,44 @@
 
 ::
 
-    python tests/suites/compare.py            # CPython's, and NumPy's twice
-    python tests/suites/compare.py cpython --python python3.13
+    python tests/suites/compare.py            # parts of CPython's, and NumPy's twice
+    python tests/suites/compare.py cpython-full --python python3.13 --keep full.jsonl
 
-`cpython` and `numpy` run under the preload library, `numpy-install` under
-`zk_nalloc.numpy.install()`; where meson and a compiler are installed, NumPy's
-tests of other allocators run too.
+`cpython`, `cpython-full` and `numpy` run under the preload library, `numpy-install`
+under `zk_nalloc.numpy.install()`; where meson and a compiler are installed, NumPy's
+tests of other allocators run too. `cpython-full` is all of `python -m test` without
+network, sound, screens, large files and long computations. It runs in slices of some
+files, with and without the library in turn; `--keep` writes down each slice, and a
+second call goes on where the first one ended. `--before` is a command, such as
+`nice`, to put before each run.
 
 Every test must end as it does without the library. A test whose outcome
-differs is run again, alone, three times on each side, since tests of threads
+differs is run again, up to three times on each side, since tests of threads
 and timeouts also differ between two runs of the same thing; it counts as a
-difference where it never once ended the same.
+difference where it never once ended the same, and is listed as not steady
+otherwise.
 
-Exit codes: 0 no difference, 1 differences (they are listed) or too few tests, 2 bad usage or
-a suite that is not installed.
+Exit codes: 0 no difference, 1 differences (they are listed), too few tests, or a
+library that served no request; 2 bad usage or a suite that is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from counters import served
 
 from zk_nalloc import preload_path
 
@@ -43,10 +54,20 @@ CPYTHON = (
 )
 RETRIES = 3
 
+SLICE = 10
+"""Files of CPython's tests in one run."""
+
+RESOURCES = "all,-network,-urlfetch,-gui,-audio,-largefile,-cpu,-walltime"
+
 #: Fewer that pass say nothing.
 PASSED_LEAST = 1000
-SUITES = {"cpython": "test.libregrtest", "numpy": "numpy", "numpy-install": "numpy"}
-"""What each suite needs to be importable."""
+SUITES = {
+    "cpython": "test.libregrtest",
+    "numpy": "numpy",
+    "numpy-install": "numpy",
+    "cpython-full": "test.libregrtest",
+}
+"""What each suite needs to be importable; all but the last run by default."""
 
 # A plugin, so that pytest imports it before any test, in the process that runs them.
 PLUGIN = """\
@@ -61,24 +82,52 @@ def pytest_sessionfinish(session):
     assert zk_nalloc.numpy.installed() and stats.hits + stats.misses > 0
 """
 
-Outcomes = Mapping[str, str]
-"""Name of a test to "passed", "skipped", "failed" or "error"."""
+# A line such as: 0:00:09 load avg: 1.50 [ 7/10/1] test_array passed (1.2 sec) -- running (1)
+FILE_LINE = re.compile(
+    r"^\S+ (?:load avg: \S+ )?(?:mem: .+ )?\[ *\d+/\d+(?:/\d+)?\] (\S+) (.+)$", re.MULTILINE
+)
+
+
+@dataclass
+class Result:
+    """How one run of a slice ended."""
+
+    outcomes: dict[str, str]
+    """Name of a test, or of a file, to "passed", "skipped", "failed" and so on."""
+    served: int = 0
+    """Large requests that the library served, in all processes."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """How to run a suite: `command(selection, report)` writes JUnit XML to `report`."""
+    """A suite, the Python that has it, and how to start it."""
 
     name: str
     python: str
+    before: Sequence[str] = ()
+    keep: Path | None = None
+    kept: dict[tuple[str, bool], Result] = field(default_factory=dict)
 
-    def command(self, selection: Sequence[str], report: Path, *, plugin: bool) -> list[str]:
-        """Return the command that runs `selection`, everything for none."""
+    def slices(self) -> list[tuple[str, ...]]:
+        """Return the files of each run; NumPy's is one, without names."""
         if self.name == "cpython":
-            match = [arg for test in selection for arg in ("-m", test)]
-            names = [name for name in CPYTHON if exists(self.python, f"test.{name}")]
-            return [self.python, "-m", "test", "--junit-xml", str(report), *match, *names]
-        match = ["-k", " or ".join(sorted(set(selection)))] if selection else []
+            return [tuple(name for name in CPYTHON if exists(self.python, f"test.{name}"))]
+        if self.name != "cpython-full":
+            return [()]
+        command = [self.python, "-m", "test", "--list-tests"]
+        names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        return [tuple(names[at : at + SLICE]) for at in range(0, len(names), SLICE)]
+
+    def command(
+        self, files: Sequence[str], only: Sequence[str], report: Path, *, plugin: bool
+    ) -> list[str]:
+        """Return what runs the tests named `only`, all for none, and writes JUnit XML."""
+        if self.name.startswith("cpython"):
+            match = [arg for test in only for arg in ("-m", test.lstrip("."))]
+            options = ["-j2", "--timeout", "900", "-u", RESOURCES, "--junit-xml", str(report)]
+            return [self.python, "-m", "test", *options, *match, *files]
+        short = {test.rsplit(".", 1)[-1].split("[")[0] for test in only}
+        match = ["-k", " or ".join(sorted(short))] if only else []
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", f"--junitxml={report}"]
         # Where f2py's own needs are not met, its modules cannot be collected.
         options += ["--continue-on-collection-errors"]
@@ -93,82 +142,150 @@ def exists(python: str, module: str) -> bool:
     return subprocess.run([python, "-c", code], check=False, stderr=-3).returncode == 0
 
 
-def outcomes(report: Path) -> Outcomes:
-    """Read JUnit XML."""
-    found = {}
-    for case in ET.parse(report).iter("testcase"):
+def outcomes(report: Path, said: str) -> dict[str, str]:
+    """Read JUnit XML, and how CPython's files ended: a crash leaves nothing in the XML."""
+    found = {
+        f"file {name}": re.sub(r" --.*| \([^()]*\d[^()]*\)", "", how)
+        for name, how in FILE_LINE.findall(said)
+    }
+    for case in ET.parse(report).iter("testcase") if report.exists() else ():
         name = f"{case.get('classname', '')}.{case.get('name', '')}"
         kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
         found[name] = {"failure": "failed"}.get(kinds.pop(), "skipped") if kinds else "passed"
     return found
 
 
-def run(suite: Suite, *, library: bool, selection: Sequence[str] = ()) -> Outcomes:
-    """Run the suite, or the tests of `selection`, and return how each ended."""
-    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+def run(suite: Suite, files: Sequence[str], *, library: bool, only: Sequence[str] = ()) -> Result:
+    """Run a slice of the suite, or those tests in it, and return how each ended."""
     plugin = library and suite.name == "numpy-install"
-    if library and not plugin:
-        environment["LD_PRELOAD"] = str(preload_path())
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
+        report, stats = Path(folder) / "report.xml", Path(folder) / "stats"
+        environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+        if library:
+            environment["ZK_NALLOC_STATS_FILE"] = str(stats)
         if plugin:
             (Path(folder) / "installing.py").write_text(PLUGIN)
             environment["PYTHONPATH"] = folder
+        elif library:
+            environment["LD_PRELOAD"] = str(preload_path())
+        # `--before` is not what is tested: env(1) sets the variables after it.
+        variables = [f"{k}={v}" for k, v in environment.items() if os.environ.get(k) != v]
+        command = suite.command(files, only, report, plugin=plugin)
         done = subprocess.run(
-            suite.command(selection, report, plugin=plugin),
-            env=environment,
+            [*suite.before, "env", "-u", "LD_PRELOAD", *variables, *command],
             cwd=folder,
             check=False,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
         )
-        if not report.exists():
+        if done.returncode < 0:
+            print(f"{suite.name}: signal {-done.returncode} ended {' '.join(files)}", flush=True)
+        found = outcomes(report, done.stdout)
+        if not found and not only:
             sys.exit(f"compare: {suite.name} wrote no report:\n{done.stdout[-2000:]}{done.stderr}")
-        return outcomes(report)
+        return Result(found, served(stats))
+
+
+def both(suite: Suite, files: Sequence[str]) -> Iterator[tuple[bool, Result]]:
+    """Run a slice without and with the library, or say how it ended before."""
+    for library in (False, True):
+        key = (" ".join(files), library)
+        if key not in suite.kept:
+            suite.kept[key] = result = run(suite, files, library=library)
+            if suite.keep is not None:
+                line = {"suite": suite.name, "files": key[0], "library": library, **vars(result)}
+                with suite.keep.open("a") as stream:
+                    stream.write(json.dumps(line) + "\n")
+        yield library, suite.kept[key]
+
+
+def again(
+    suite: Suite, files: Sequence[str], ended: Mapping[bool, Mapping[str, str]]
+) -> dict[str, Mapping[bool, set[str]]]:
+    """Run what ended differently again, until it has ended the same, and say how it ended."""
+    names = ended[False].keys() | ended[True].keys()
+    seen: dict[str, Mapping[bool, set[str]]] = {
+        name: {side: {ended[side].get(name, "not run")} for side in ended}
+        for name in sorted(names)
+        if ended[False].get(name) != ended[True].get(name)
+    }
+    for _ in range(RETRIES):
+        for library in (True, False):
+            left = [name for name, ends in seen.items() if not ends[False] & ends[True]]
+            whole = [name.removeprefix("file ") for name in left if name.startswith("file ")]
+            only = [name for name in left if not name.startswith("file ")]
+            result: dict[str, str] = {}
+            if whole:
+                result |= run(suite, whole, library=library).outcomes
+            if not result.keys() >= set(only):
+                result |= run(suite, files, library=library, only=only).outcomes
+            for name in left:
+                seen[name][library].add(result.get(name, "not run"))
+    return seen
 
 
 def differences(suite: Suite) -> list[str]:
     """Return a line for each test that ends otherwise with the library."""
-    print(f"{suite.name}: without the library", flush=True)
-    plain = run(suite, library=False)
-    passed = sum(outcome == "passed" for outcome in plain.values())
-    if passed < PASSED_LEAST:
-        sys.exit(
-            f"compare: {suite.name}: {passed} tests passed without the library: what is amiss?"
-        )
-    print(f"{suite.name}: {len(plain)} tests; with the library", flush=True)
-    ours = run(suite, library=True)
-    suspects = [name for name in plain.keys() | ours.keys() if plain.get(name) != ours.get(name)]
-    found = []
-    for name in sorted(suspects):
-        short = name.rsplit(".", 1)[-1].split("[")[0]
-        seen: dict[bool, set[str]] = {False: {plain.get(name, "not run")}, True: set()}
-        seen[True].add(ours.get(name, "not run"))
-        for _ in range(RETRIES):
-            for library in (False, True):
-                again = run(suite, library=library, selection=[short])
-                seen[library].add(again.get(name, "not run"))
-        if not seen[False] & seen[True]:
-            found.append(f"{name}: {seen[False]} without, {seen[True]} with")
-    counts = {kind: sum(v == kind for v in ours.values()) for kind in set(ours.values())}
-    print(f"{suite.name}: {counts}, {len(suspects)} to look at again, {len(found)} differ")
+    found: list[str] = []
+    counts: dict[bool, dict[str, int]] = {False: {}, True: {}}
+    requests = unsteady = 0
+    slices = suite.slices()
+    for number, files in enumerate(slices, 1):
+        ended: dict[bool, dict[str, str]] = {}
+        for library, result in both(suite, files):
+            ended[library] = result.outcomes
+            requests += result.served
+            for name, how in result.outcomes.items():
+                kind = f"files {how}" if name.startswith("file ") else how
+                counts[library][kind] = counts[library].get(kind, 0) + 1
+        for name, ends in again(suite, files, ended).items():
+            differs = not ends[False] & ends[True]
+            unsteady += not differs
+            text = f"{name}: {sorted(ends[False])} without, {sorted(ends[True])} with"
+            print(f"{suite.name}: {'DIFFERS' if differs else 'not steady'}: {text}", flush=True)
+            found += [text] if differs else []
+        print(f"{suite.name}: slice {number} of {len(slices)} done", flush=True)
+    for library, kinds in counts.items():
+        print(f"{suite.name}: {'with' if library else 'without'} the library: {kinds}")
+    print(f"{suite.name}: {requests} requests served, {unsteady} not steady, {len(found)} differ")
+    if counts[False].get("passed", 0) < PASSED_LEAST:
+        found.append(f"{suite.name}: too few tests passed without the library: what is amiss?")
+    if requests == 0:
+        found.append(f"{suite.name}: the library served no request: was it there?")
     return found
+
+
+def read_kept(keep: Path | None, suite: str) -> dict[tuple[str, bool], Result]:
+    """Read what an earlier call wrote down."""
+    lines = keep.read_text().splitlines() if keep is not None and keep.exists() else []
+    return {
+        (line["files"], line["library"]): Result(line["outcomes"], line["served"])
+        for line in map(json.loads, lines)
+        if line["suite"] == suite
+    }
 
 
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument(
-        "suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (default: all)"
+        "suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (default: the first three)"
     )
     parser.add_argument("--python", default=sys.executable, help="the Python that has the suite")
+    parser.add_argument("--before", type=shlex.split, default=[], help="a command before each run")
+    parser.add_argument("--keep", type=Path, help="a file to write results to and to go on from")
     options = parser.parse_args()
+    # A shell that starts this in the background has it, and all tests, ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     found = []
-    for name in options.suites or SUITES:
+    for name in options.suites or list(SUITES)[:-1]:
         needed = SUITES.get(name)
         if needed is None or not exists(options.python, needed):
             parser.error(f"{name}: no such suite, or {options.python} has it not ({needed})")
-        found += differences(Suite(name, options.python))
+        kept = read_kept(options.keep, name)
+        found += differences(Suite(name, options.python, options.before, options.keep, kept))
     print(*found, sep="\n")
     return 1 if found else 0
 

@@ -7,10 +7,12 @@
     python tests/suites/programs.py redis g++
 
 Each program does its work twice and must give the same result: what a server
-then holds, what a compiler wrote, what a script computed. ``tests/suites/
-compare.py`` does the same with test suites.
+then holds, what a compiler wrote, what a script computed. Without the library
+it must succeed, and with it the library must have served large requests of it.
+``tests/suites/compare.py`` does the same with test suites.
 
-Exit codes: 0 same results, 1 differences (they are listed), 2 bad usage.
+Exit codes: 0 same results, 1 differences (they are listed) or a program that
+fails by itself, 2 bad usage.
 """
 
 from __future__ import annotations
@@ -29,13 +31,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from counters import served
+
 from zk_nalloc import preload_path
 
 Environment = Mapping[str, str]
 
 
 def output(command: Sequence[str | Path], env: Environment, cwd: Path, text: str = "") -> str:
-    """Run `command` and return what it wrote; it must succeed."""
+    """Run `command` and return what it wrote; it must succeed, or RuntimeError is raised."""
     done = subprocess.run(
         [str(part) for part in command],
         env=env,
@@ -47,7 +51,7 @@ def output(command: Sequence[str | Path], env: Environment, cwd: Path, text: str
         timeout=300,
     )
     if done.returncode:
-        return f"{command[0]}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        raise RuntimeError(f"{command[0]}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -74,34 +78,53 @@ def server(command: Sequence[str | Path], env: Environment, cwd: Path) -> Iterat
 
 
 def redis(env: Environment, folder: Path) -> str:
-    """Benchmark a server, then fill it with a known state and ask for its digest."""
+    """Benchmark a server that saves meanwhile, fill it with a known state, start it anew."""
     path = folder / "socket"
-    options = ["--port", "0", "--unixsocket", path, "--save", "", "--appendonly", "no"]
+    options: list[str | Path] = ["--port", "0", "--unixsocket", path, "--dir", folder]
+    options += ["--save", "", "--appendonly", "yes", "--enable-debug-command", "yes"]
     plain = {k: v for k, v in env.items() if k != "LD_PRELOAD"}
-    script = "for i=1,200000 do redis.call('set','k'..i,string.rep('v',i%9000)) end"
+    script = "for i=1,60000 do redis.call('set','k'..i,string.rep('v',i%9000)) end"
     big = "for i=1,40 do redis.call('setrange','b'..i,i*100000,string.rep('x',300000)) end"
-    client = ["redis-cli", "-s", str(path)]
-    with server(["redis-server", *options, "--enable-debug-command", "yes"], env, folder):
-        while not path.exists():
-            time.sleep(0.05)
-        tests = "set,get,lpush,lpop,sadd,hset,zadd"
-        bench = [
-            "redis-benchmark",
-            "-s",
-            str(path),
-            "-q",
-            "-n",
-            "4000",
-            "-d",
-            "100000",
-            "-r",
-            "200",
+    grow = "for i=1,60 do redis.call('append','g',string.rep('y',i*10000)) end"
+
+    def ask(*command: str) -> str:
+        return output(["redis-cli", "-e", "-s", str(path), *command], plain, folder).strip()
+
+    def wait(*command: str, until: str) -> None:
+        for _ in range(600):
+            try:
+                if until in ask(*command):
+                    return
+            except RuntimeError:  # not there yet, or loading
+                pass
+            time.sleep(0.1)
+        raise RuntimeError(f"redis: {command} never said {until}")
+
+    with server(["redis-server", *options], env, folder):
+        wait("ping", until="PONG")
+        bench = ["redis-benchmark", "-s", str(path), "-q", "-r", "200"]
+        small = "ping,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,zpopmin,lrange,mset"
+        large = "set,get,lpush,rpush,lpop,rpop,sadd,hset,zadd"
+        said = [
+            output([*bench, "-n", count, "-d", size, "-t", tests], plain, folder)
+            for count, size, tests in (("2000", "100", small), ("1000", "100000", large))
         ]
-        failed = "rror" in output([*bench, "-t", tests], plain, folder)
-        output([*client, "flushall"], plain, folder)
-        state = [output([*client, "eval", text, "0"], plain, folder) for text in (script, big)]
-        state += [output([*client, "debug", "reload"], plain, folder)]
-        return f"{failed} {state} " + output([*client, "debug", "digest"], plain, folder)
+        failed = any("rror" in text for text in said)
+        ask("flushall")
+        state = [ask("eval", text, "0") for text in (script, big, grow)]
+        for command in ("bgrewriteaof", "bgsave"):  # a fork each
+            wait("info", "persistence", until="rdb_bgsave_in_progress:0")
+            wait("info", "persistence", until="aof_rewrite_in_progress:0")
+            ask(command)
+            state.append(ask("debug", "digest"))
+        wait("info", "persistence", until="rdb_bgsave_in_progress:0")
+        info = ask("info", "persistence").split()
+        state += [line for line in info if line.endswith("_status:ok")]
+        state += [ask("debug", "reload"), ask("debug", "digest")]
+    path.unlink(missing_ok=True)
+    with server(["redis-server", *options], env, folder):
+        wait("ping", until="PONG")
+        return f"{failed} {state} " + ask("debug", "digest")
 
 
 def postgres(env: Environment, folder: Path) -> str:
@@ -119,10 +142,8 @@ def postgres(env: Environment, folder: Path) -> str:
     plain = {k: v for k, v in env.items() if k != "LD_PRELOAD"} | {"PGHOST": str(folder)}
     run(bin_dir / "initdb", "-D", data, "--no-sync", environment=plain)
     settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c work_mem=64MB"
-    start = ["-D", data, "-w", "-l", folder / "log", "-o", settings]
-    said = run(bin_dir / "pg_ctl", *start, "start", environment=env)
-    if "server started" not in said:
-        return said + (folder / "log").read_text()
+    start: list[str | Path] = ["-D", data, "-w", "-l", folder / "log", "-o", settings]
+    run(bin_dir / "pg_ctl", *start, "start", environment=env)
     try:
         run(bin_dir / "pgbench", "-i", "-s", "5", "postgres", environment=plain)
         bench = ["-c", "8", "-j", "2", "-t", "1000", "--random-seed=7", "postgres"]
@@ -242,14 +263,27 @@ def compare(name: str) -> bool:
     """Whether the program gives the same with the library as without."""
     _, function = PROGRAMS[name]
     results = []
+    requests = 0
     for preload in (False, True):
         env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-        if preload:
-            env["LD_PRELOAD"] = str(preload_path())
         with tempfile.TemporaryDirectory() as folder:
-            results.append(function(env, Path(folder)))
-    same = results[0] == results[1]
-    print(f"{name}: {'same' if same else 'DIFFERENT'}: {' '.join(results[0].split())}")
+            stats = Path(folder) / "stats"
+            if preload:
+                env |= {"LD_PRELOAD": str(preload_path()), "ZK_NALLOC_STATS_FILE": str(stats)}
+            try:
+                results.append(function(env, Path(folder)))
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                if not preload:
+                    print(f"{name}: fails without the library: {error}")
+                    return False
+                results.append(f"{error}")
+            requests = served(stats)
+    same = results[0] == results[1] and requests > 0
+    print(
+        f"{name}: {'same' if same else 'DIFFERENT'}, {requests} requests served:"
+        f" {' '.join(results[0].split())}",
+        flush=True,
+    )
     if not same:
         print(f"{name}, with the library: {results[1]}")
     return same
