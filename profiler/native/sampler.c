@@ -269,7 +269,9 @@ static void note_fork(zkp_sampler_t *s, struct record r)
     const char *name = zkp_sampler_name(s, parent_tid);
     char copy[16];
     memcpy(copy, name, strnlen(name, 15) + 1);
-    if (copy[0])
+    /* On another CPU it may have taken a name of its own already, and that
+     * CPU's ring been read first. */
+    if (copy[0] && !*zkp_sampler_name(s, tid))
         sampler_note_name(s, tid, copy);
     if (pid != parent && s->config.follow) {
         spaces_fork(s->spaces, pid, parent);
