@@ -145,10 +145,9 @@ class SampledWindow:
         """Sample CPUs instead of threads where these end before they are sampled."""
         counts = self._sampler.counts
         with suppress(NoSuchProcessError):
-            now = _Coverage(
-                sum(member.stat().cpu_s for member in self._family.members),
-                counts.samples + counts.lost,
-            )
+            # With children that have ended: brief ones are there no more when asked.
+            point, _ = self._family.point()
+            now = _Coverage(point.utime_s + point.stime_s, counts.samples + counts.lost)
             before = self._coverage
             due = (now.cpu_s - before.cpu_s) * self._rate_hz
             if before.cpu_s and due < _ENOUGH_DUE:
@@ -179,8 +178,8 @@ class SampledWindow:
         self._overlays.clear()
         self._brief = True
         self._notes.append(
-            "threads live for a few milliseconds only: sampling all processes and keeping "
-            "this one's samples"
+            "threads or children live for a few milliseconds only: sampling all processes and "
+            "keeping this one's samples"
         )
 
     def look(self, mappings: Sequence[MemoryMapping]) -> None:
@@ -341,7 +340,8 @@ class SampledWindow:
             doubts.append(
                 f"{1 - counts.complete / counts.samples:.0%} of the stacks lack their outer part: "
                 "they are deeper than was copied, or cross code that only frame pointers lead "
-                "through (-fno-omit-frame-pointer; Rust: -C force-frame-pointers=yes)"
+                "through (-fno-omit-frame-pointer; Rust: -C force-frame-pointers=yes; Java: "
+                "-XX:+PreserveFramePointer)"
             )
         if counts.throttled:
             doubts.append(f"the kernel slowed sampling down {counts.throttled} times: lower --rate")

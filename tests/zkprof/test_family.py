@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from itertools import pairwise
@@ -147,6 +148,28 @@ def test_threads_briefer_than_a_period(
     assert m.classes[Kind.FAULT_ANON].seconds > 0.2 * m.cpu_s
     brief = [thread for thread in m.threads if thread.comm == "brief"]
     assert sum(thread.cpu_s for thread in brief) > 0.5 * m.cpu_s
+    names = {m.frames[i].name for stack in m.stacks for i in stack.frames}
+    assert "touch_little" in names
+
+
+def test_children_briefer_than_a_period(
+    compiled: Callable[..., Path], run: Callable[..., Any]
+) -> None:
+    """As with threads; when they are gone their CPU time is in their parent's."""
+    if reason := possible(Tier.KERNEL):
+        pytest.skip(reason)
+    if os.geteuid() != 0:
+        pytest.skip("all processes are sampled: for root")
+    stop = threading.Event()
+
+    def on_tick(m: Measurement) -> None:
+        if m.cpu_s > 4:
+            stop.set()
+
+    with run(compiled("workload"), "snaps") as target:
+        m = measure(target.pid, 60.0, 97.0, on_tick, stop, tier=Tier.KERNEL, children=True)
+    assert any("sampling all processes" in note for note in m.method.notes)
+    assert m.method.samples > 50
     names = {m.frames[i].name for stack in m.stacks for i in stack.frames}
     assert "touch_little" in names
 

@@ -285,9 +285,7 @@ static void snaps(void)
 {
     pid_t child = fork();
     if (child == 0) {
-        char *p = map(MAP_ANONYMOUS, -1);
-        for (size_t i = 0; i < LEN / 4; i += PAGE)
-            p[i] = 1;
+        touch_little(map(MAP_ANONYMOUS, -1));
         _exit(0);
     }
     waitpid(child, NULL, 0);
