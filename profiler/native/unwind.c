@@ -16,6 +16,11 @@
  *      instruction lies before the place it returns to;
  *   3. beyond the copy, the kernel's walk goes on where this one stopped,
  *      provided that it passed the same place.
+ *
+ * A walk is complete where call frame information says that there is no
+ * caller, where a frame pointer of 0 does (the ABI's mark for the outermost
+ * frame, which Go and musl set), and where the kernel's walk ends in the C
+ * library, in which programs and threads start.
  */
 #include "unwind.h"
 
@@ -107,6 +112,12 @@ static void add(struct unwound *out, const zkp_map_t *map, uint64_t ip)
                                 : (struct frame){ip, 0};
 }
 
+static bool in_libc(const struct space *space, uint64_t addr)
+{
+    const zkp_map_t *map = space_map(space, addr);
+    return map && map->flags & ZKP_MAP_LIBC;
+}
+
 /* Append what the kernel found further out than the last address of PASSED,
  * the N that this walk has passed.  The kernel may have missed some of them
  * but has passed none that this walk has not; which matters in recursion,
@@ -119,8 +130,10 @@ static void join_chain(const struct space *space, const struct user_state *u,
         at += u->chain[at] == passed[i];
     if (!n || at >= u->n_chain || u->chain[at] != passed[n - 1])
         return;
-    for (at++; at < u->n_chain && out->n < UNWIND_MAX; at++)
+    for (at++; at < u->n_chain && out->n < UNWIND_MAX; at++) {
         add(out, space_map(space, u->chain[at] - 1), u->chain[at] - 1);
+        out->complete = in_libc(space, u->chain[at] - 1);
+    }
 }
 
 static void chain_only(const struct space *space, const struct user_state *u,
@@ -130,6 +143,7 @@ static void chain_only(const struct space *space, const struct user_state *u,
         uint64_t ip = u->chain[i] - (i > 0);
         add(out, space_map(space, ip), ip);
     }
+    out->complete = out->n > 1 && in_libc(space, u->chain[out->n - 1] - 1);
     out->guessed = true;
 }
 
@@ -169,9 +183,14 @@ void unwind(const struct spaces *spaces, int32_t pid,
         }
         if (result == CFI_NONE) {
             out->guessed = true;
+            bool marked = !interrupted && !regs[CFI_RBP];
             result = step_without_cfi(space, &u->stack, out->n == 1, regs)
                          ? CFI_STEPPED
                          : CFI_BEYOND;
+            if (marked && result == CFI_BEYOND) {
+                out->complete = true;
+                return;
+            }
         }
         if (result == CFI_BEYOND) {
             join_chain(space, u, passed, out->n, out);

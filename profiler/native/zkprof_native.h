@@ -141,8 +141,9 @@ typedef struct zkp_node {
     uint32_t module; /* the file that ip is an address of; 0: none */
 } zkp_node_t;
 
-/* Where a file is mapped, or (without ZKP_MAP_FILE) anonymous memory. */
-enum { ZKP_MAP_EXEC = 1, ZKP_MAP_FILE = 2 };
+/* Where a file is mapped, or (without ZKP_MAP_FILE) anonymous memory.  The C
+ * library is marked: stacks begin in it. */
+enum { ZKP_MAP_EXEC = 1, ZKP_MAP_FILE = 2, ZKP_MAP_LIBC = 4 };
 
 typedef struct zkp_map {
     uint64_t start, end;

@@ -24,6 +24,7 @@ class _Lib:
     ZKP_EVENT_TRACE: Final[int]
     ZKP_MAP_EXEC: Final[int]
     ZKP_MAP_FILE: Final[int]
+    ZKP_MAP_LIBC: Final[int]
     ZKN_BLOCK_ABI_MAJOR: Final[int]
     ZKN_BLOCK_COUNTERS: Final[int]
     ZKN_STATS_CLASSES: Final[int]

@@ -105,19 +105,19 @@ def _sampling(pid: int, *, kernel: bool) -> Check:
     except PerfUnavailableError as error:
         if error.errno == errno.ESRCH:
             return Check(id_, False, f"{what}: the process has ended")
-        return Check(id_, False, f"{what}: {error}", _perf_fix(kernel=kernel))
+        return Check(id_, False, f"{what}: {error}", _perf_fix(error.errno, kernel=kernel))
     return Check(id_, True, f"{what} can be sampled")
 
 
-def _perf_fix(*, kernel: bool) -> str:
+def _perf_fix(code: int, *, kernel: bool) -> str:
+    if code == errno.EPERM:  # a sandbox; for want of privilege, perf answers EACCES
+        return "docker run --cap-add=PERFMON --cap-add=SYS_PTRACE ... (or zkprof on the host)"
     level = paranoid_level()
     needed = 1 if kernel else 2
     if level is None:
         return ""  # this kernel has no perf
     if level > needed:
         return f"sudo sysctl kernel.perf_event_paranoid={needed}"
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-        return "docker run --cap-add=PERFMON --cap-add=SYS_PTRACE ... (or zkprof on the host)"
     return "run as the target's user, or as root"
 
 

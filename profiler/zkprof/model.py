@@ -147,7 +147,7 @@ class Frame:
     """One function on a stack, told apart by name and module."""
 
     name: str
-    """Demangled; `0x1234` where no symbol covers the address."""
+    """Demangled; without a symbol `FILE+0x1234`, where its function begins as far as is known."""
     module: str
     """File name of the mapped object, `python` for Python frames, or empty."""
     file: str = ""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from .call_frames import CallFrames
+
 BIN_S = 0.1
 """Width of a time slice: the blocks that intervals are made from."""
 
@@ -143,21 +145,6 @@ class Map(NamedTuple):
     module: int
     """The number of the file, 0 for none."""
     flags: int
-
-
-@dataclass(frozen=True, slots=True)
-class CallFrames:
-    """The sections .eh_frame_hdr and .eh_frame of an ELF file, and their addresses."""
-
-    hdr: bytes
-    hdr_vaddr: int
-    frames: bytes
-    frames_vaddr: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of both."""
-        return len(self.hdr) + len(self.frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,6 +520,11 @@ def _explain(code: int, *, kernel: bool) -> str:
     """Say in one line why sampling failed and what would enable it."""
     if code in (errno.EACCES, errno.EPERM):
         level = paranoid_level()
+        if code == errno.EPERM:  # for want of privilege, perf itself answers EACCES
+            return (
+                "perf is refused, as sandboxes do: run zkprof outside of it; "
+                "in a container, docker run --cap-add=PERFMON --cap-add=SYS_PTRACE"
+            )
         if kernel and level is not None and level > 1:
             return (
                 f"kernel stacks are not permitted (perf_event_paranoid is {level}): "

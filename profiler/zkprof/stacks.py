@@ -9,6 +9,7 @@ a `Measurement`.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 8.0
 _MAX_MODULES = 512
+_C_LIBRARY = re.compile(r"libc[.-]|libpthread[.-]|ld-(?:linux|musl)")
 _MAX_CALL_FRAMES = 1 << 30
 
 
@@ -96,6 +98,8 @@ class Spaces:
             number, bias = 0, 0
             if "x" in m.perms:
                 flags |= lib.ZKP_MAP_EXEC
+                if _C_LIBRARY.match(m.path.rsplit("/", 1)[-1]):
+                    flags |= lib.ZKP_MAP_LIBC
                 number, bias = self._number(sampler, process, m)
             maps.append(Map(m.start, m.end, bias, number, flags))
         sampler.set_maps(process.pid, maps)
@@ -203,7 +207,9 @@ class Names:
         if module is None:
             return Frame(hex(node.ip), "")
         function = module.function(node.ip)
-        return Frame(function.name if function else hex(node.ip), module.name)
+        if function:
+            return Frame(function.name, module.name)
+        return Frame(f"{module.name}+{module.start_of(node.ip):#x}", module.name)
 
 
 Counted = tuple[int, Kind, tuple[int, ...], float, int]

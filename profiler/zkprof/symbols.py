@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import pydemumble
 
 from ._native import ffi
+from .call_frames import CallFrames, Functions
 from .elf import PlainELFFile, content
 from .procfs import printable
-from .sampler import CallFrames
 
 if TYPE_CHECKING:
     from elftools.elf.sections import Section
@@ -90,6 +90,7 @@ class Module:
         self._segments: list[tuple[int, int, int]] = []
         self._functions: list[Function] | None = None
         self._starts: list[int] = []
+        self._nameless: Functions | None = None
         with suppress(Exception):
             self._read_layout()
 
@@ -114,6 +115,8 @@ class Module:
                 frames=_data(elf, ".eh_frame"),
                 frames_vaddr=frames["sh_addr"],
             )
+        elif frames:
+            self.call_frames = CallFrames.unindexed(_data(elf, ".eh_frame"), frames["sh_addr"])
 
     def bias(self, start: int, offset: int) -> int | None:
         """Return addresses of memory minus those of the file, for code.
@@ -150,6 +153,15 @@ class Module:
         if i >= 0 and address < self._functions[i].end:
             return self._functions[i]
         return None
+
+    def start_of(self, address: int) -> int:
+        """Return where the nameless function begins that an address of the file is in.
+
+        Going by call frame information; `address` itself where there is none.
+        """
+        if self._nameless is None:
+            self._nameless = Functions(self.call_frames)
+        return self._nameless.start_of(address)
 
     def _read_functions(self) -> list[Function]:
         found: dict[int, Function] = {}

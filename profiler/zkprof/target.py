@@ -158,6 +158,9 @@ def _judge(process: Process, main: Elf | None, mappings: list[Mapping]) -> tuple
         return shared or "unknown", "the program's file is not a readable ELF file"
     if main.go:
         return "go", "Go programs take memory from the kernel themselves, not from malloc"
+    if process.is_32_bit():
+        name = main.allocator or shared or ("glibc" if main.interpreter else "static")
+        return name, "it is a 32-bit program, and libzknalloc a library for 64-bit ones"
     if not main.interpreter:
         remedy = (
             "build it for a -gnu target, or give it a #[global_allocator] that calls libzknalloc"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from zkprof.call_frames import CallFrames
 from zkprof.classify import Classifier, NoKernelSymbolsError
 from zkprof.model import Kind
 from zkprof.procfs import Process
@@ -135,7 +136,8 @@ def test_stacks_deeper_than_the_copy(
     without, counts = observe(compiled("stacks", "-fomit-frame-pointer"), "deep", "60")
     assert counts.complete < 0.05 * counts.samples
     assert share(without, "descend", "descend", "commit", "fill") > 0.6
-    with_, _ = observe(compiled("stacks", "-fno-omit-frame-pointer"), "deep", "60")
+    with_, counts = observe(compiled("stacks", "-fno-omit-frame-pointer"), "deep", "60")
+    assert counts.complete > 0.8 * counts.samples
     assert share(with_, "main", "prove", "descend") > 0.8
     assert share(with_, "descend", "descend", "commit", "fill") > 0.6
     depths = {stack.count("descend") for _, stack in with_ if "fill" in stack}
@@ -155,9 +157,83 @@ def test_stripped_programs_show_addresses(
 ) -> None:
     stacks, counts = observe(compiled("stacks", "-s"), "memset")
     assert counts.complete > 0.95 * counts.samples
-    for _, stack in stacks:
-        assert any(name.startswith("0x") for name in stack)
-        assert not any(name == "fill" for name in stack)
+    assert not any(name == "fill" for _, stack in stacks for name in stack)
+    # Its functions are told apart: main, prove, commit, fill.
+    found = {name for _, stack in stacks for name in stack if name.startswith("stacks-s+")}
+    with compiled("stacks").open("rb") as file:
+        whole = Module("stacks", file)
+        functions = [whole.function(int(name.rsplit("+", 1)[-1], 16)) for name in found]
+    assert {f.name for f in functions if f} == {"_start", "main", "prove", "commit", "fill"}
+    assert all(f"stacks-s+{f.start:#x}" in found for f in functions if f)
+    assert len(functions) == 5
+
+
+def test_a_static_program(
+    compiled: Callable[..., Path], observe: Callable[..., tuple[Stacks, Counts]]
+) -> None:
+    """GNU ld gives it no index of its call frame information."""
+    stacks, counts = observe(compiled("stacks", "-static", "-fomit-frame-pointer"), "memset")
+    assert share(stacks, "main", "prove", "commit", "fill") > 0.6
+    assert counts.complete > 0.9 * counts.samples
+
+
+def test_an_index_made_here_is_the_linkers() -> None:
+    files = _libraries("libc.so", "libffi", "libcrypto", "libstdc++")
+    assert files
+    for file in files:
+        with file.open("rb") as stream:
+            linked = Module(file.name, stream).call_frames
+        assert linked, file
+        made = CallFrames.unindexed(linked.frames, linked.frames_vaddr)
+        assert made
+        assert len(made.starts()) > 10
+        assert made.starts() == linked.starts()
+
+
+def _libraries(*names: str) -> list[Path]:
+    paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    return [Path(p) for p in paths if p.startswith("/") and any(f"/{n}" in p for n in names)]
+
+
+def test_damaged_call_frame_information_has_an_index_or_none(compiled: Callable[..., Path]) -> None:
+    with compiled("stacks").open("rb") as file:
+        frames = Module("stacks", file).call_frames
+    assert frames
+    random_ = random.Random(3)
+    indexed = 0
+    for _ in range(2000):
+        data = bytearray(frames.frames)
+        for _ in range(random_.choice([1, 4, 64])):
+            data[random_.randrange(len(data))] = random_.randrange(256)
+        del data[random_.choice([len(data), random_.randrange(len(data))]) :]
+        made = CallFrames.unindexed(bytes(data), random_.choice([0x2000, 2**64 - 0x100]))
+        for _, entry in made.starts() if made else ():
+            indexed += made.length(entry) > 0
+    assert indexed > 1000
+
+
+def test_go(tmp_path: Path, observe: Callable[..., tuple[Stacks, Counts]]) -> None:
+    """No call frame information at all: a frame pointer of 0 marks the outermost frame."""
+    if not shutil.which("go"):
+        pytest.skip("go is not installed")
+    (tmp_path / "prover.go").write_text(
+        """
+        package main
+        import "fmt"
+        var sink uint64
+        //go:noinline
+        func commit() { for i := uint64(0); i < 1 << 20; i++ { sink = sink * 3 + i } }
+        func main() {
+            fmt.Println("ready")
+            for { commit() }
+        }
+        """
+    )
+    program = tmp_path / "prover"
+    subprocess.run(["go", "build", "-o", program, tmp_path / "prover.go"], check=True)
+    stacks, counts = observe(program)
+    assert share(stacks, "main.main", "main.commit") > 0.8
+    assert counts.complete > 0.8 * counts.samples
 
 
 def test_rust(tmp_path: Path, observe: Callable[..., tuple[Stacks, Counts]]) -> None:

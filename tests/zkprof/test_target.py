@@ -51,6 +51,20 @@ def test_a_static_program(facts: Callable[..., Target]) -> None:
     assert "statically" in target.preload_reason
 
 
+def test_a_32_bit_program(tmp_path: Path, run: Callable[..., Any]) -> None:
+    (tmp_path / "p.c").write_text(STAY)
+    program = tmp_path / "p"
+    built = subprocess.run(
+        ["cc", "-m32", "-o", program, tmp_path / "p.c"], check=False, capture_output=True
+    )
+    if built.returncode:
+        pytest.skip("no compiler for 32-bit programs")
+    with run(program) as target, Process(target.pid) as process:
+        found = describe(process, process.maps())
+    assert (found.allocator, found.preloadable) == ("glibc", False)
+    assert "32-bit" in found.preload_reason
+
+
 @pytest.mark.parametrize(
     ("symbol", "allocator"),
     [("_rjem_malloc", "jemalloc"), ("mi_malloc", "mimalloc"), ("tc_malloc", "tcmalloc")],
