@@ -44,8 +44,9 @@ exit codes:
   3  the process may not be observed by this user
   4  measured, but inconclusive
   10  a condition of --fail-on is met
-`zkprof run` exits with its command's code, unless --fail-on is met; 126 and
-127 if the command cannot start.
+`zkprof run` exits with its command's code, unless --fail-on is met; where that
+is 0 but --fail-on could not be decided, with 2, 3 or 4; with 126 and 127 if the
+command cannot start.
 """
 
 
@@ -105,6 +106,8 @@ def _built() -> tuple[Parser, Commands]:
 def _parsed(argv: list[str]) -> argparse.Namespace:
     """Parse the arguments; `zkprof PID` is short for `zkprof attach PID`."""
     whole, commands = _built()
+    if not argv:
+        whole.error("give a process (zkprof PID) or a command (zkprof run -- ./prove)")
     if argv and argv[0] not in (*commands.choices, "-h", "--help", "--version"):
         if not argv[0].startswith("-") and not is_pid(argv[0]):
             names = ", ".join(commands.choices)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
+from rich.segment import Segment
 from rich.text import Text
 
 from .render import screen, title
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Self
 
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from .report import Report
 
@@ -117,9 +118,9 @@ class LiveScreen:
 
     def _content(self) -> RenderableType:
         if self._report is None:
-            return Group(Text("attaching ..."), Text(), self._help())
+            return _Page(Text("attaching ..."), self._help())
         if self._view == OVERVIEW:
-            return Group(screen(self._report, live=True), Text(), self._help())
+            return _Page(screen(self._report, live=True), self._help())
         m = cleaned(self._report.measurement)
         rows = max(3, self._out.height - _FRAME)
         heading: str
@@ -132,7 +133,8 @@ class LiveScreen:
             table = functions_table(m, rows)
             if not m.stacks:
                 table = Text("No stacks so far: they need permission to sample.", style="dim")
-        return Group(title(m), Text(), Text(heading, "bold"), table, Text(), self._help())
+        body = Group(title(m), Text(), Text(heading, "bold"), table)
+        return _Page(body, self._help())
 
     def _help(self) -> Text:
         if not self._keys:
@@ -157,6 +159,24 @@ class LiveScreen:
                 return
             for key in _NO_LETTER.sub(b"", keys).decode("ascii", "ignore"):
                 self.press(key)
+
+
+class _Page:
+    """As much of something as the terminal has room for above the line of keys."""
+
+    def __init__(self, body: RenderableType, keys: Text) -> None:
+        self._body, self._keys = body, keys
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        free = options.update(height=None)
+        keys = console.render_lines(self._keys, free, pad=False)
+        lines = console.render_lines(self._body, free, pad=False)
+        room = max(1, console.size.height - len(keys) - 1)
+        if len(lines) > room:
+            lines = [*lines[: room - 1], [Segment("...")]]
+        for line in [*lines, [], *keys]:
+            yield from line
+            yield Segment.line()
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from .estimate import Verdict, percent
 from .text import cleaned, size
-from .views import classes_table, functions_table
+from .views import asking, classes_table, functions_table
 from .words import TIERS
 
 if TYPE_CHECKING:
@@ -46,14 +46,22 @@ _STYLES = {
 
 def console(file: TextIO) -> Console:
     """Return a console for `file`: as wide as the terminal, 80 columns elsewhere."""
-    plain = not file.isatty()
+    # Neither [markup] nor :emoji: is meant by names that hold such words.
+    width = None if file.isatty() else WIDTH
+    return _Console(file=file, width=width, highlight=False, markup=False, emoji=False)
 
-    def with_width(width: int | None) -> Console:
-        # Neither [markup] nor :emoji: is meant by names that hold such words.
-        return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
 
-    probe = with_width(WIDTH if plain else None)
-    return with_width(_MAX_WIDTH) if probe.width > _MAX_WIDTH else probe
+class _Console(Console):
+    """As wide as the terminal is at the moment, but no wider than reads well."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        return ConsoleDimensions(min(found.width, _MAX_WIDTH), found.height)
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self._width, self._height = new
 
 
 def show(out: Console, what: RenderableType) -> None:
@@ -87,7 +95,7 @@ def screen(report: Report, *, live: bool = False) -> RenderableType:
         classes_table(m),
         Text(),
     ]
-    if not live and m.stacks:
+    if not live and asking(m):
         parts += [Text("Memory management, by where it is asked for", "bold")]
         parts += [functions_table(m, 5), Text()]
     parts += [_facts(m, e)]
@@ -116,6 +124,8 @@ def command_lines(command: str, width: int = WIDTH) -> list[str]:
 
 
 def _sentence(text: str) -> str:
+    if text.startswith("libzknalloc"):
+        return f"{text}."
     return text[:1].upper() + text[1:] + "."
 
 
@@ -139,7 +149,8 @@ def verdict_sentence(m: Measurement, e: Estimate) -> str:
         return f"On libzknalloc, {_about(wall)} of wall time is left to save"
     text = f"Recycling its memory should cut wall time by {_about(wall)}"
     if e.verdict is not Verdict.NOT_BOUND and wall.mid > 0.005:
-        text += f", {e.speed_up.mid:.2f} times as fast"
+        times = e.speed_up.mid
+        text += f", {times:.0f} times as fast" if times >= 10 else f", {times:.2f} times as fast"
     return text
 
 
@@ -231,7 +242,7 @@ def _context(c: Context) -> str:
     words = []
     if c.huge_share is not None:
         words.append(f"{percent(c.huge_share)} of its anonymous memory is in huge pages")
-    if c.mmap_lock_wait_s is not None and c.mmap_lock_wait_s >= 0.001:
+    if c.mmap_lock_wait_s is not None and c.mmap_lock_wait_s >= 0.005:
         words.append(f"its threads waited {c.mmap_lock_wait_s:.2f} s for mmap_lock")
     if c.psi_some_s:
         words.append(f"memory was short for {c.psi_some_s:.2f} s")

@@ -111,7 +111,11 @@ def load(path: Path) -> Report:
         The file cannot be read, or is no report.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        if not text.strip():
+            message = f"{path} is no report: it is empty"
+            raise ReportError(message)
+        data = json.loads(text)
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}"
         raise ReportError(message) from error

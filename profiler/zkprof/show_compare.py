@@ -78,7 +78,8 @@ def cells(row: Row) -> tuple[str, str, str, str]:
     change = row.change
     if not row.interval:
         return *values, _change(row, change.mid), ""
-    return *values, _change(row, change.mid), f"{_signed(change.low)} to {_signed(change.high)}"
+    low, high = _change(row, change.low), _change(row, change.high)
+    return *values, _change(row, change.mid), f"{low.removesuffix(' pt')} to {high}"
 
 
 def value(row: Row, of: float) -> str:

@@ -10,18 +10,23 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from rich.measure import Measurement as Width
 from rich.table import Table
 from rich.text import Text
 
+from .perf_map import PYTHON
 from .words import GROUPS, MANAGING, managing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from .model import Measurement, Share, ThreadTime
+    from rich.console import Console, ConsoleOptions
+
+    from .model import Frame, Measurement, Share, StackTime, ThreadTime
 
 _BAR = 21
 _CALLERS = 3
+_SHORTEST_NAME = 8
 
 THREAD_SORTS: dict[str, Callable[[ThreadTime], tuple[float, ...]]] = {
     "CPU time": lambda t: (-t.cpu_s, t.tid),
@@ -79,12 +84,12 @@ def threads_table(m: Measurement, sort: str, limit: int) -> Table:
 def functions_table(m: Measurement, limit: int) -> Table:
     """Return where memory management is asked for, each function with its callers."""
     table = _plain()
-    table.add_column(justify="right", width=6)
-    table.add_column(overflow="ellipsis", no_wrap=True)
+    table.add_column(justify="right", min_width=6, no_wrap=True)
+    table.add_column()
     rows = asking(m)
     for seconds, chain in rows[:limit]:
         share = f"{seconds / m.cpu_s:.1%}" if m.cpu_s > 0 else ""
-        table.add_row(share, Text(" < ".join(chain)))
+        table.add_row(share, _Chain(chain))
     _and_more(table, len(rows) - limit)
     return table
 
@@ -94,10 +99,63 @@ def asking(m: Measurement) -> list[tuple[float, tuple[str, ...]]]:
     found: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for stack in m.stacks:
         if stack.kind in MANAGING:
-            inner = stack.frames[::-1][:_CALLERS]
-            names = tuple(m.frames[i].name for i in inner)
+            names = tuple(_label(frame) for frame in _inner(m, stack))
             found[names or ("[no stack]",)] += stack.seconds
     return sorted(((s, names) for names, s in found.items()), key=lambda row: -row[0])
+
+
+def fitted(names: Sequence[str], width: int) -> str:
+    """Return a function and its callers in so many columns: long names lose their middle."""
+    longest = max(len(name) for name in names)
+    text = " < ".join(names)
+    while len(text) > width and longest > _SHORTEST_NAME:
+        longest -= 1
+        text = " < ".join(_shortened(name, longest) for name in names)
+    return text
+
+
+class _Chain:
+    """A function and its callers, on one line as wide as there is room."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Width:
+        del console
+        full = len(" < ".join(self._names))
+        return Width(min(full, _SHORTEST_NAME), min(full, options.max_width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        del console
+        yield Text(fitted(self._names, options.max_width), no_wrap=True, overflow="ellipsis")
+
+
+def _shortened(name: str, longest: int) -> str:
+    if len(name) <= longest:
+        return name
+    tail = (longest - 1) // 2
+    return f"{name[: longest - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def _inner(m: Measurement, stack: StackTime) -> list[Frame]:
+    """Return the innermost functions of a stack.
+
+    Between a Python function and the C code that it calls are frames of the
+    interpreter, so the innermost Python function takes the last place.
+    """
+    inner = [m.frames[i] for i in reversed(stack.frames)]
+    callers = inner[:_CALLERS]
+    python = next((frame for frame in inner if frame.module == PYTHON), None)
+    if python and python not in callers:
+        callers[-1] = python
+    return callers
+
+
+def _label(frame: Frame) -> str:
+    if not frame.file:
+        return frame.name
+    name = frame.file.rsplit("/", 1)[-1]
+    return f"{frame.name} ({name}:{frame.line})" if frame.line else f"{frame.name} ({name})"
 
 
 def _plain(*, header: bool = False) -> Table:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise ZkprofError("what is to be run? zkprof run [-d SECONDS] -- CMD [ARG ...]")
     if args.ab:
         return _compare(args, command)
-    failed = Exit.OK
+    reached = Exit.OK
     # Standard output is the command's; the report goes to stderr.
     with outputs.Outputs(args, to=sys.stderr) as output, Child(command, held=True) as child:
         try:
@@ -73,15 +73,16 @@ def run(args: argparse.Namespace) -> int:
                 python=args.python,
                 on_open=child.release,
             )
-            if output.write(Report.of(m, command)) is Exit.GATE:
-                failed = Exit.GATE
+            reached = output.write(Report.of(m, command))
         except ZkprofError as error:
             sys.stderr.write(f"zkprof: {clean(str(error))}\n")
-            # A condition that nothing was measured for is not one that held.
-            failed = error.exit_code if args.fail_on else Exit.OK
+            reached = error.exit_code
         child.release()
         code = child.wait()
-    return failed or code
+    if reached is Exit.GATE:
+        return reached
+    # A condition for which nothing, or too little, was measured is not one that held.
+    return code or (reached if args.fail_on else Exit.OK)
 
 
 def _compare(args: argparse.Namespace, command: list[str]) -> int:

@@ -66,7 +66,7 @@ def code_of(*args: str) -> int:
         (["0"], "'0' is neither a process number"),
         (["-1"], "see zkprof"),
         (["99999999999"], "neither a process number"),
-        ([], "required"),
+        ([], "give a process (zkprof PID) or a command"),
         (["attach"], "PID"),
         (["1", "2"], "unrecognized arguments: 2"),
         (["1", "-d", "0"], "'0' is no duration: give seconds, from 0.1 to 86400"),

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shlex
 from typing import TYPE_CHECKING
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
-from zkprof.model import Kind, LibraryCounters, Measurement, Tier
+from zkprof.model import Context, Frame, Kind, LibraryCounters, Measurement, StackTime, Tier
 from zkprof.render import command_lines, console, screen, show
 from zkprof.report import Report
+from zkprof.views import fitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,9 +76,76 @@ def test_numbers_of_a_bound_prover(measurement: Make) -> None:
     assert "zk-nalloc run -- /opt/prover ARGS..." in text
 
 
-def test_notes_are_shown(measurement: Make) -> None:
-    import dataclasses
+def asking(m: Measurement, *frames: Frame) -> str:
+    """Return the line of a report that says where memory was asked for, by one stack."""
+    stack = StackTime(Kind.FAULT_ANON, 1, tuple(range(len(frames))), m.cpu_s / 3, 100)
+    text = plain(Report.of(dataclasses.replace(m, frames=frames, stacks=(stack,))))
+    lines = text.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    return lines[lines.index("Memory management, by where it is asked for") + 1]
 
+
+def test_long_names_leave_room_for_the_share(measurement: Make) -> None:
+    m = measurement({Kind.FAULT_ANON: 0.32})
+    long = "std::sys::backtrace::__rust_begin_short_backtrace::" + "x" * 40
+    line = asking(m, Frame(long, "p"), Frame("prover::main", "p"), Frame("memset", "libc.so.6"))
+    assert line.startswith(" 33.3% memset < prover::main < std::sys::")
+    assert line.endswith("xxx")
+
+
+def test_the_python_function_that_asks_is_named(measurement: Make) -> None:
+    m = measurement({Kind.FAULT_ANON: 0.32})
+    line = asking(
+        m,
+        Frame("prove", "python", "/srv/prover/main.py", 3),
+        Frame("fold", "python", "/srv/prover/fri.py", 17),
+        *(Frame(f"ufunc_{i}", "numpy.so") for i in range(4)),
+        Frame("add", "numpy.so"),
+    )
+    assert line == " 33.3% add < ufunc_3 < fold (fri.py:17)"
+
+
+def test_no_memory_management_is_no_heading(measurement: Make) -> None:
+    m = measurement({Kind.FAULT_ANON: 0.0})
+    stack = StackTime(Kind.USER, 1, (0,), 1.0, 100)
+    m = dataclasses.replace(m, frames=(Frame("main", "p"),), stacks=(stack,))
+    assert "by where it is asked for" not in plain(Report.of(m))
+
+
+@pytest.mark.parametrize("width", [20, 40, 60])
+def test_names_are_shortened_evenly(width: int) -> None:
+    text = fitted(["memset", "a" * 50, "b" * 50], width)
+    assert len(text) <= max(width, 30)
+    assert text.startswith("memset < a")
+    assert text.endswith("b")
+
+
+def test_nothing_is_shown_more_exactly_than_it_is_known(measurement: Make) -> None:
+    m = measurement({Kind.FAULT_ANON: 0.98})
+    m = dataclasses.replace(m, context=Context(mmap_lock_wait_s=0.004))
+    text = plain(Report.of(m))
+    assert "50 times as fast" in text
+    assert "mmap_lock" not in text
+
+
+def test_a_name_keeps_its_small_letter(measurement: Make) -> None:
+    m = measurement({Kind.FAULT_ANON: 0.3}, preloadable=False, preload_reason="it is static")
+    assert "-> libzknalloc cannot be preloaded" in plain(Report.of(m))
+
+
+def test_a_terminal_may_change_its_size() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = console(Terminal())
+    out.size = ConsoleDimensions(160, 50)
+    assert out.width == 100
+    out.size = ConsoleDimensions(60, 20)
+    assert (out.width, out.height) == (60, 20)
+
+
+def test_notes_are_shown(measurement: Make) -> None:
     m = measurement()
     method = dataclasses.replace(m.method, notes=("no kernel stacks: run as root",))
     text = plain(Report.of(dataclasses.replace(m, method=method)))

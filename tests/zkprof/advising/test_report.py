@@ -147,10 +147,12 @@ def test_files(tmp_path: Path, report: Report) -> None:
     good.write_text(dump(report))
     assert load(good) == report
     (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").touch()
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     for name, words in [
         ("text", "it is not JSON"),
         ("bytes", "it is not JSON"),
+        ("empty", "it is empty"),
         ("absent", "No such file"),
         (".", "Is a directory"),
     ]:

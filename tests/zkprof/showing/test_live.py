@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import select
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyte
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from zkprof.live import LiveScreen
+from zkprof.render import console
 from zkprof.report import Report
 
 if TYPE_CHECKING:
@@ -154,6 +156,21 @@ def test_hostile_names_do_not_reach_the_terminal(evil: Report) -> None:
                     out.print(live._content())
                 for bad in ("\x1b[2J", "\x1b]0", "\x07", "\u202e"):
                     assert bad not in captured.get()
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 40), (80, 12), (40, 15)])
+def test_the_keys_are_in_sight(full: Report, columns: int, lines: int) -> None:
+    """However small the terminal is."""
+    out = console(io.StringIO())
+    live = LiveScreen(out, Event())
+    live._keys = True
+    live._report = full
+    out.size = ConsoleDimensions(columns, lines)
+    shown = out.render_lines(live._content(), pad=False)
+    text = ["".join(segment.text for segment in line) for line in shown]
+    assert len(text) <= lines
+    assert "functions" in text[-1]
+    assert ("..." in text) == (lines < 40)
 
 
 def test_q_ends_the_window(full: Report) -> None:

@@ -164,6 +164,11 @@ def test_run_ends_with_the_gates_code(gate: str, code: int) -> None:
     assert run("run", "--fail-on", gate, "--", "sh", "-c", "sleep 0.5; exit 7") == code
 
 
+def test_a_gate_that_saw_too_little_is_not_passed() -> None:
+    assert run("run", "--", "sleep", "0.2") == 0
+    assert run("run", "--fail-on", "saving>1", "--", "sleep", "0.2") == Exit.INCONCLUSIVE
+
+
 def test_a_gate_that_saw_nothing_is_not_passed() -> None:
     command = ["sh", "-c", "exit 0"]
     with mock.patch("zkprof.commands.run.watch", side_effect=TargetGoneError("gone")):
