@@ -35,6 +35,31 @@ static inline _Noreturn void skip(const char *reason)
     exit(SKIPPED);
 }
 
+/* Where a process that aborts leaves its core file: an argument of
+ * enter_core_folder(). */
+#define CORE_FOLDER "/tmp/zkn-core-XXXXXX"
+
+/* Make FOLDER and go there; or skip. */
+static inline void enter_core_folder(char *folder)
+{
+    char pattern[64] = "";
+    if (SANITIZED)
+        skip("the sanitizers' shadow memory would be in the core file");
+    FILE *file = fopen("/proc/sys/kernel/core_pattern", "r");
+    if (file == NULL || fgets(pattern, sizeof pattern, file) == NULL ||
+        strcmp(pattern, "core\n") != 0)
+        skip("core files go elsewhere");
+    fclose(file);
+    CHECK_TRUE(mkdtemp(folder) != NULL);
+    CHECK(chdir(folder), ==, 0);
+}
+
+static inline void leave_core_folder(const char *folder)
+{
+    CHECK(chdir("/"), ==, 0);
+    CHECK(rmdir(folder), ==, 0);
+}
+
 static const struct test_case *started_case;
 static const char *case_program;
 

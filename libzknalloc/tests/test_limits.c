@@ -83,18 +83,6 @@ static void small_cache(void)
     CHECK(stats_now().cached_now, >, 0);
 }
 
-static size_t huge_bytes(void)
-{
-    FILE *file = fopen("/proc/self/smaps_rollup", "r");
-    CHECK_TRUE(file != NULL);
-    char line[256];
-    size_t kib = 0;
-    while (fgets(line, sizeof line, file) != NULL)
-        (void)sscanf(line, "AnonHugePages: %zu kB", &kib);
-    fclose(file);
-    return kib << 10;
-}
-
 static void no_huge_pages(void)
 {
     char *ptr = zkn_alloc(64 * MIB);

@@ -26,18 +26,6 @@ static void use(size_t size)
     zkn_free(ptr);
 }
 
-static size_t huge_bytes(void)
-{
-    FILE *file = fopen("/proc/self/smaps_rollup", "r");
-    CHECK_TRUE(file != NULL);
-    char line[256];
-    size_t kib = 0;
-    while (fgets(line, sizeof line, file) != NULL)
-        (void)sscanf(line, "AnonHugePages: %zu kB", &kib);
-    fclose(file);
-    return kib << 10;
-}
-
 /* Buffers of which little is used, again and again, always zero at first. */
 static void buckets(void)
 {

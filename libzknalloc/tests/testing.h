@@ -73,6 +73,19 @@ static inline size_t proc_status(const char *field)
     return kib * 1024;
 }
 
+/* Of this process, in huge pages. */
+static inline size_t huge_bytes(void)
+{
+    FILE *file = fopen("/proc/self/smaps_rollup", "r");
+    CHECK_TRUE(file != NULL);
+    char line[256];
+    size_t kib = 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        (void)sscanf(line, "AnonHugePages: %zu kB", &kib);
+    fclose(file);
+    return kib << 10;
+}
+
 static inline bool is_zero(const void *ptr, size_t size)
 {
     const unsigned char *bytes = (const unsigned char *)ptr;
