@@ -102,10 +102,11 @@ def test_barretenberg_proves_and_verifies_on_both(measured: Callable[[str], Docu
 
 
 @pytest.mark.parametrize(
-    ("prover", "program", "size", "allocator", "reason"),
+    ("prover", "program", "size", "proofs", "allocator", "reason"),
     [
-        ("snarkjs", "node", "4000", "v8", "JavaScript"),
-        ("gnark", "go", "10000", "go", "Go programs take memory from the kernel themselves"),
+        ("snarkjs", "node", "4000", "8", "v8", "JavaScript"),
+        # A third of a second each: zkprof must be there before the last one ends.
+        ("gnark", "go", "10000", "30", "go", "Go programs take memory from the kernel themselves"),
     ],
 )
 def test_zkprof_says_that_preloading_cannot_help(
@@ -114,6 +115,7 @@ def test_zkprof_says_that_preloading_cannot_help(
     prover: str,
     program: str,
     size: str,
+    proofs: str,
     allocator: str,
     reason: str,
 ) -> None:
@@ -121,7 +123,7 @@ def test_zkprof_says_that_preloading_cannot_help(
     if shutil.which(program) is None:
         pytest.skip(f"{prover} needs {program}")
     done = command(
-        *(prover, "--size", size, "--proofs", "5", "--rounds", "1"),
+        *(prover, "--size", size, "--proofs", proofs, "--rounds", "1"),
         *("--allocators", "glibc", "--zkprof", "--out", str(tmp_path)),
     )
     assert done.returncode == 0, done.stdout + done.stderr
