@@ -35,6 +35,15 @@ static inline _Noreturn void skip(const char *reason)
     exit(SKIPPED);
 }
 
+/* Take SIZE bytes, write them, give them back. */
+static inline void use(size_t size)
+{
+    char *ptr = zkn_alloc(size);
+    CHECK_TRUE(ptr != NULL);
+    memset(ptr, 1, size);
+    zkn_free(ptr);
+}
+
 /* Where a process that aborts leaves its core file: an argument of
  * enter_core_folder(). */
 #define CORE_FOLDER "/tmp/zkn-core-XXXXXX"

@@ -12,14 +12,6 @@
 
 #define MIB ((size_t)1 << 20)
 
-static void use(size_t size)
-{
-    char *ptr = zkn_alloc(size);
-    CHECK_TRUE(ptr != NULL);
-    memset(ptr, 1, size);
-    zkn_free(ptr);
-}
-
 /* ------------------------------------------------------------------ cases */
 
 static void no_reservation(void)

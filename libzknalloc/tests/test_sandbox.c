@@ -18,14 +18,6 @@
 
 #define MIB ((size_t)1 << 20)
 
-static void use(size_t size)
-{
-    char *ptr = zkn_alloc(size);
-    CHECK_TRUE(ptr != NULL);
-    memset(ptr, 1, size);
-    zkn_free(ptr);
-}
-
 /* Buffers of which little is used, again and again, always zero at first. */
 static void buckets(void)
 {
