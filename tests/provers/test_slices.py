@@ -351,3 +351,15 @@ def test_of_a_negative_control_it_must_be_said_that_preloading_cannot_help(
     assert verdicts[False]["says no help"] == "met"
     assert verdicts[False]["prediction"] == "met", "what cannot be preloaded saves nothing"
     assert "hit rate" not in verdicts[False]
+
+
+def test_a_long_name_hides_no_figure(
+    prove: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    setting = "zknalloc+GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=67108864"
+    assert prove("--rounds", "1", allocators=f"glibc,{setting}") == 0
+    shown = capsys.readouterr().out
+    assert "3.00" in shown
+    assert "0.750" in shown
+    assert "zknalloc+GLIBC" in shown
