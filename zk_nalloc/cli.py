@@ -103,7 +103,7 @@ def _run(args: argparse.Namespace) -> NoReturn:
     if args.stats:
         _append_to_stderr()
     try:
-        os.execve(program, command, environ)  # noqa: S606
+        os.execve(program, command, environ)  # noqa: S606  (what the user asked for)
     except OSError as error:
         raise _cannot_execute(program, error) from error
 
@@ -146,7 +146,9 @@ def _record_command(args: argparse.Namespace) -> int:
 def _wait_for(program: Path, command: list[str], environ: dict[str, str]) -> int:
     """Run a command to its end and return the exit code that a shell would."""
     try:
-        child = subprocess.Popen(command, executable=program, env=environ)  # noqa: S603
+        child = subprocess.Popen(  # noqa: S603  (what the user asked for)
+            command, executable=program, env=environ
+        )
     except OSError as error:
         raise _cannot_execute(program, error) from error
     # Ctrl-C is for the command; what it recorded until then is kept.

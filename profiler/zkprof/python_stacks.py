@@ -66,12 +66,17 @@ def is_python(mappings: Iterable[Mapping]) -> bool:
 
 
 def py_spy() -> str | None:
-    """Return where py-spy is: with zkprof's own packages, or on the PATH."""
+    """Return where py-spy is: with zkprof's own packages, or on the PATH.
+
+    Not where the PATH leads into the current folder: that may be the target's, and
+    zkprof may be root.
+    """
     for folder in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent)):
         path = Path(folder) / "py-spy"
         if path.is_file():
             return str(path)
-    return shutil.which("py-spy")
+    found = shutil.which("py-spy")
+    return found if found and Path(found).is_absolute() else None
 
 
 class Timeline:
@@ -170,7 +175,7 @@ class PySpy:
         command += ["--function", "--rate", f"{RATE_HZ:g}", "--output", str(self._output)]
         command += ["--subprocesses"] if follow else []
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  (found by us, numbers and a path)
                 [*command, "--pid", str(pid)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

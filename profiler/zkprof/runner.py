@@ -178,7 +178,7 @@ class Child:
             pipe_path = f"/proc/{os.getpid()}/fd/{self._gate[0]}"
             words = ["/bin/sh", "-c", _WAIT, pipe_path, *argv]
         try:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603  (the user's command, as it was given)
                 words,
                 env=env,
                 stdin=end,

@@ -220,9 +220,12 @@ def _run(path: Path, setting: str, *, copies: bool) -> Run:
         "ZK_NALLOC_IDLE_SECONDS": "0",
         "ZK_NALLOC_THP": "0",
     }
-    command = [sys.executable, "-m", "zkprof.replay", str(path)]
+    # -P: nothing is imported from the current folder, as in zkprof itself.
+    command = [sys.executable, "-P", "-m", "zkprof.replay", str(path)]
     command += [] if copies else [NO_COPIES]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(  # noqa: S603  (our own module)
+        command, env=env, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         message = f"the replay with a cache of {setting} failed: {last}"

@@ -105,6 +105,20 @@ def test_without_py_spy(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     assert any("pip install py-spy" in note for note in m.method.notes)
 
 
+@pytest.mark.parametrize("path", ["{here}", ".:{here}", ":{here}", "."])
+def test_no_py_spy_of_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str
+) -> None:
+    """Which may be the target's, and zkprof root."""
+    (tmp_path / "py-spy").write_text("#!/bin/sh\n")
+    (tmp_path / "py-spy").chmod(0o755)
+    monkeypatch.setattr(python_stacks.sysconfig, "get_path", lambda _: "/nowhere")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path.format(here=tmp_path))
+    assert py_spy() == (str(tmp_path / "py-spy") if path == "{here}" else None)
+
+
 @pytest.mark.usefixtures("kernel_stacks")
 @pytest.mark.parametrize("script", ["exit 3", "echo 'Error: \x1b[2Jno' >&2; sleep 9", "kill $$"])
 def test_a_py_spy_that_fails(

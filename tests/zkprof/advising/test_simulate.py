@@ -62,6 +62,16 @@ def test_a_cache_serves_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixt
     assert 300 * MIB <= auto["committed_peak"] < 340 * MIB
 
 
+@pytest.mark.parametrize("module", ["zkprof", "json", "zk_nalloc"])
+def test_nothing_is_imported_from_the_current_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    path = trace(tmp_path / "t.csv", f"m,{MIB},0,1", f"f,{MIB},0,1")
+    (tmp_path / f"{module}.py").write_text("raise SystemExit('strange code ran')")
+    monkeypatch.chdir(tmp_path)
+    assert results(path, capsys, "--cache", "1M")["requests"] == 1
+
+
 def test_the_default_is_praised_where_it_is_enough(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
