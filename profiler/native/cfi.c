@@ -8,9 +8,9 @@
  * these, with or without frame pointers, because C++ and Rust unwind by them.
  *
  * The file belongs to the target, which may be hostile: each read is bounded
- * by its section, every loop by the bytes left, and whatever makes no sense
- * ends the walk (CFI_NONE).  Nothing is ever written to but the caller's
- * registers.
+ * by its section, every loop by the bytes left and by what a walk may cost, and
+ * whatever makes no sense ends the walk (CFI_NONE).  Nothing is ever written to
+ * but the caller's registers.  Sums and products wrap around.
  */
 #include "cfi.h"
 
@@ -37,6 +37,15 @@ static uint64_t read_bytes(struct cursor *c, size_t n)
     return value;
 }
 
+/* Seven bits a byte.  Linkers may pad a number, but not without end. */
+#define MAX_LEB 16
+
+static bool too_long(struct cursor *c, unsigned shift)
+{
+    c->bad |= shift >= 7 * MAX_LEB;
+    return c->bad;
+}
+
 static uint64_t read_uleb(struct cursor *c)
 {
     uint64_t value = 0, byte;
@@ -46,7 +55,7 @@ static uint64_t read_uleb(struct cursor *c)
         if (shift < 64)
             value |= (byte & 0x7f) << shift;
         shift += 7;
-    } while ((byte & 0x80) && !c->bad);
+    } while ((byte & 0x80) && !too_long(c, shift));
     return value;
 }
 
@@ -59,7 +68,7 @@ static int64_t read_sleb(struct cursor *c)
         if (shift < 64)
             value |= (byte & 0x7f) << shift;
         shift += 7;
-    } while ((byte & 0x80) && !c->bad);
+    } while ((byte & 0x80) && !too_long(c, shift));
     if ((byte & 0x40) && shift < 64)
         value |= ~UINT64_C(0) << shift;
     return (int64_t)value;
@@ -129,7 +138,10 @@ struct entry {
     struct cursor initial, program;
 };
 
-/* The parts of a CIE; the augmentation string says which it has. */
+/* The parts of a CIE; the augmentation string says which it has: "zPLR" and
+ * the like. */
+#define MAX_AUGMENTATION 16
+
 static bool read_cie(const struct cfi_section *frames, struct cursor c,
                      struct entry *e, uint8_t *encoding)
 {
@@ -137,7 +149,9 @@ static bool read_cie(const struct cfi_section *frames, struct cursor c,
     if (version != 1 && version != 3)
         return false;
     const char *augmentation = (const char *)c.p;
-    if (c.bad || !memchr(c.p, 0, (size_t)(c.end - c.p)))
+    size_t room = (size_t)(c.end - c.p);
+    if (c.bad ||
+        !memchr(c.p, 0, room < MAX_AUGMENTATION ? room : MAX_AUGMENTATION))
         return false;
     c.p += strlen(augmentation) + 1;
     e->code_align = read_uleb(&c);
@@ -264,11 +278,22 @@ static void set_expr(struct rules *r, uint64_t reg, enum how how,
         r->reg[reg] = (struct rule){how, 0, expr};
 }
 
-/* Run the program C up to the instruction at PC.  INITIAL are the rules that
- * "restore" goes back to. */
-static bool run(struct cursor c, const struct entry *e, uint64_t pc,
-                struct rules *r, const struct rules *initial)
+static int64_t times(uint64_t factor, int64_t align)
 {
+    return (int64_t)(factor * (uint64_t)align);
+}
+
+/* Run the program C up to the instruction at PC, or fail where that takes more
+ * than *BUDGET bytes of it.  INITIAL are the rules that "restore" goes back to.
+ */
+static bool run(struct cursor c, const struct entry *e, uint64_t pc,
+                struct rules *r, const struct rules *initial, size_t *budget)
+{
+    const uint8_t *start = c.p;
+    if ((size_t)(c.end - c.p) > *budget) {
+        /* One byte more than may be read: whoever reads it has failed. */
+        c.end = c.p + *budget + 1;
+    }
     struct rules remembered[MAX_REMEMBERED];
     size_t n_remembered = 0;
     uint64_t at = e->start, reg;
@@ -279,7 +304,7 @@ static bool run(struct cursor c, const struct entry *e, uint64_t pc,
             at += low * e->code_align;
             continue;
         case 2: /* offset */
-            set(r, low, AT_CFA, (int64_t)read_uleb(&c) * e->data_align);
+            set(r, low, AT_CFA, times(read_uleb(&c), e->data_align));
             continue;
         case 3: /* restore */
             if (low < CFI_REGS)
@@ -304,7 +329,7 @@ static bool run(struct cursor c, const struct entry *e, uint64_t pc,
             break;
         case 0x05: /* offset_extended */
             reg = read_uleb(&c);
-            set(r, reg, AT_CFA, (int64_t)read_uleb(&c) * e->data_align);
+            set(r, reg, AT_CFA, times(read_uleb(&c), e->data_align));
             break;
         case 0x06: /* restore_extended */
             reg = read_uleb(&c);
@@ -350,22 +375,23 @@ static bool run(struct cursor c, const struct entry *e, uint64_t pc,
             break;
         case 0x11: /* offset_extended_sf */
             reg = read_uleb(&c);
-            set(r, reg, AT_CFA, read_sleb(&c) * e->data_align);
+            set(r, reg, AT_CFA, times((uint64_t)read_sleb(&c), e->data_align));
             break;
         case 0x12: /* def_cfa_sf */
             r->cfa = (struct rule){IN_REG, (int64_t)read_uleb(&c), {0}};
-            r->cfa_offset = read_sleb(&c) * e->data_align;
+            r->cfa_offset = times((uint64_t)read_sleb(&c), e->data_align);
             break;
         case 0x13: /* def_cfa_offset_sf */
-            r->cfa_offset = read_sleb(&c) * e->data_align;
+            r->cfa_offset = times((uint64_t)read_sleb(&c), e->data_align);
             break;
         case 0x14: /* val_offset */
             reg = read_uleb(&c);
-            set(r, reg, CFA_PLUS, (int64_t)read_uleb(&c) * e->data_align);
+            set(r, reg, CFA_PLUS, times(read_uleb(&c), e->data_align));
             break;
         case 0x15: /* val_offset_sf */
             reg = read_uleb(&c);
-            set(r, reg, CFA_PLUS, read_sleb(&c) * e->data_align);
+            set(r, reg, CFA_PLUS,
+                times((uint64_t)read_sleb(&c), e->data_align));
             break;
         case 0x16: /* val_expression */
             reg = read_uleb(&c);
@@ -378,6 +404,12 @@ static bool run(struct cursor c, const struct entry *e, uint64_t pc,
             return false;
         }
     }
+    size_t taken = (size_t)(c.p - start);
+    if (taken > *budget) {
+        *budget = 0;
+        return false;
+    }
+    *budget -= taken;
     return !c.bad;
 }
 
@@ -387,6 +419,7 @@ static bool run(struct cursor c, const struct entry *e, uint64_t pc,
 struct machine {
     const uint64_t *regs;
     const struct stack_copy *stack;
+    size_t *budget;
     bool beyond;
 };
 
@@ -407,7 +440,10 @@ static bool evaluate(struct cursor c, struct machine *m, bool has_cfa,
                      uint64_t cfa, uint64_t *result)
 {
     uint64_t stack[16] = {0};
-    size_t n = 0;
+    size_t n = 0, len = (size_t)(c.end - c.p);
+    if (len > *m->budget)
+        return false;
+    *m->budget -= len;
     if (has_cfa)
         stack[n++] = cfa;
     while (c.p < c.end && !c.bad) {
@@ -509,21 +545,22 @@ static bool apply(const struct rule *rule, size_t reg, uint64_t cfa,
 
 enum cfi_result cfi_step(const struct cfi *cfi, uint64_t pc,
                          uint64_t regs[CFI_REGS],
-                         const struct stack_copy *stack, bool *signal)
+                         const struct stack_copy *stack, bool *signal,
+                         size_t *budget)
 {
     struct entry e = {0};
     struct rules initial = {0}, r;
     if (!find(cfi, pc, &e) ||
-        !run(e.initial, &e, UINT64_MAX, &initial, &initial))
+        !run(e.initial, &e, UINT64_MAX, &initial, &initial, budget))
         return CFI_NONE;
     r = initial;
-    if (!run(e.program, &e, pc, &r, &initial))
+    if (!run(e.program, &e, pc, &r, &initial, budget))
         return CFI_NONE;
     *signal = e.is_signal;
     if (r.reg[CFI_RIP].how == UNDEFINED)
         return CFI_OUTERMOST;
 
-    struct machine m = {regs, stack, false};
+    struct machine m = {regs, stack, budget, false};
     uint64_t cfa, caller[CFI_REGS];
     if (r.cfa.how == IS_EXPR) {
         if (!evaluate(r.cfa.expr, &m, false, 0, &cfa))

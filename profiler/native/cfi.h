@@ -40,9 +40,12 @@ enum cfi_result {
 
 /* Go from REGS, in the function that PC (an address of the file, not of the
  * process) lies in, to its caller's.  *SIGNAL tells whether that function is
- * a signal's trampoline: its "caller" was interrupted and has not called. */
+ * a signal's trampoline: its "caller" was interrupted and has not called.
+ * *BUDGET is how many bytes of programs may still be run; one that would take
+ * more says nothing. */
 enum cfi_result cfi_step(const struct cfi *c, uint64_t pc,
                          uint64_t regs[CFI_REGS],
-                         const struct stack_copy *stack, bool *signal);
+                         const struct stack_copy *stack, bool *signal,
+                         size_t *budget);
 
 #endif /* ZKPROF_CFI_H */

@@ -30,6 +30,11 @@
  * puts on the stack before it calls the interpreter: padding. */
 #define TRAMPOLINE_BYTES 8
 
+/* What a walk may take of the programs in call frame information, in bytes:
+ * some milliseconds at the worst.  rustc's longest program has 33 KiB, most
+ * have less than 100 bytes; a hostile file may hold 256 MiB for each step. */
+#define WALK_BUDGET ((size_t)512 << 10)
+
 static bool executable(const struct space *space, uint64_t addr)
 {
     const zkp_map_t *map = space_map(space, addr);
@@ -162,6 +167,7 @@ void unwind(const struct spaces *spaces, int32_t pid,
     }
     uint64_t regs[CFI_REGS], passed[UNWIND_MAX];
     memcpy(regs, u->regs, sizeof regs);
+    size_t budget = WALK_BUDGET;
     bool interrupted = true; /* the CPU was at this address, no call is */
     while (out->n < UNWIND_MAX) {
         uint64_t ip = regs[CFI_RIP] - !interrupted;
@@ -176,7 +182,7 @@ void unwind(const struct spaces *spaces, int32_t pid,
         bool signal = false;
         if (map && map->module)
             result = cfi_step(&spaces->modules[map->module].cfi, ip - map->bias,
-                              regs, &u->stack, &signal);
+                              regs, &u->stack, &signal, &budget);
         if (result == CFI_OUTERMOST) {
             out->complete = true;
             return;
