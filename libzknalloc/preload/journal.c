@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,23 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Allocate WINDOW bytes of the file from OFFSET on; returns 0 or the errno.  A
+ * limit of RLIMIT_FSIZE is an error here, and not the signal that would end the
+ * program. */
+static int allocate(int fd, off_t offset)
+{
+    static const struct timespec now = {0};
+    sigset_t limit, old;
+    (void)sigemptyset(&limit);
+    (void)sigaddset(&limit, SIGXFSZ);
+    (void)pthread_sigmask(SIG_BLOCK, &limit, &old);
+    int error = posix_fallocate(fd, offset, WINDOW);
+    if (error == EFBIG && sigismember(&old, SIGXFSZ) == 0)
+        (void)sigtimedwait(&limit, NULL, &now);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return error;
+}
+
 /* Map WINDOW bytes of the file from OFFSET on.  False: recording has ended. */
 static bool map_window(off_t offset)
 {
@@ -91,7 +109,7 @@ static bool map_window(off_t offset)
         return false;
     }
     void *window = MAP_FAILED;
-    errno = posix_fallocate(fd, offset, WINDOW);
+    errno = allocate(fd, offset);
     if (errno == 0)
         window =
             mmap(NULL, WINDOW, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);

@@ -6,6 +6,7 @@
  *   calls      one of each call, then what must not be recorded
  *   threads    four threads that pass their blocks around, with small ones
  *   windows N  N pairs of malloc and free
+ *   live N     N blocks at once, given back in another order
  *   fork       a child that frees its parent's block and has its own
  *   kill       a block, and SIGKILL
  *   small      nothing of 64 KiB
@@ -94,6 +95,16 @@ static void threads(void)
         free(shelf[i]);
 }
 
+static void live(size_t n)
+{
+    void **all = calloc(n, sizeof *all); /* small: not recorded */
+    for (size_t i = 0; i < n; i++)
+        all[i] = kept(malloc(65536));
+    for (size_t i = 0; i < n; i++)
+        free(all[7 * i % n]);
+    free(all);
+}
+
 static void forked(void)
 {
     void *before = kept(malloc(111111));
@@ -121,6 +132,8 @@ int main(int argc, char **argv)
     } else if (strcmp(what, "windows") == 0 && argc > 2) {
         for (long i = atol(argv[2]); i > 0; i--)
             free(kept(malloc(65536)));
+    } else if (strcmp(what, "live") == 0 && argc > 2) {
+        live((size_t)atol(argv[2]));
     } else if (strcmp(what, "fork") == 0) {
         forked();
     } else if (strcmp(what, "kill") == 0) {

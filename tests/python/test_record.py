@@ -96,6 +96,29 @@ def test_long_recordings(record: Command, program: str, tmp_path: Path) -> None:
     assert (trace.requests, trace.slots, trace.live_peak) == (50000, 50000, 65536)
 
 
+def test_many_live_blocks(record: Command, program: str, tmp_path: Path) -> None:
+    """So many that they are looked for in a table that has grown, and full of gaps."""
+    assert record(program, "live", "8000").returncode == 0
+    trace = traces.load(tmp_path / "trace.csv")
+    assert (trace.requests, trace.slots, trace.never_freed) == (8000, 8000, 0)
+    assert trace.live_peak == 8000 * 65536
+    order = [call.slot for call in trace.calls if call.op == "f"]
+    assert len(set(order)) == 8000
+
+
+def test_a_limit_of_file_sizes_ends_the_recording_only(
+    record: Command, program: str, tmp_path: Path
+) -> None:
+    """Where the disk is full, it is the same; a signal must not end the program."""
+    command = f"ulimit -f 3072 && exec {program} windows 50000 7"
+    done = record("/bin/sh", "-c", command)
+    assert done.returncode == 7, done.stderr
+    assert done.stderr.count("extending") == 1
+    assert "recording of process" in done.stderr
+    trace = traces.load(tmp_path / "trace.csv")
+    assert 10000 < trace.requests < 50000
+
+
 def test_a_forked_child_is_another_process(record: Command, program: str, tmp_path: Path) -> None:
     done = record(program, "fork")
     assert done.returncode == 0, done.stderr
@@ -135,18 +158,39 @@ def test_bad_usage(record: Command, program: str) -> None:
     assert done.stderr == "zk-nalloc: cannot write /nowhere/trace.csv: No such file or directory\n"
 
 
-def test_a_directory_that_is_gone_does_not_stop_the_program(program: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "failed"), [("/nowhere", "opening /nowhere/"), ("/" + 600 * "x", "naming ")]
+)
+def test_a_directory_that_cannot_be_used_does_not_stop_the_program(
+    program: str, folder: str, failed: str
+) -> None:
     environ = os.environ | {
         "LD_PRELOAD": str(_config.record_path()),
-        _record.DIRECTORY: "/nowhere",
+        _record.DIRECTORY: folder,
     }
     done = subprocess.run(
         [program, "calls"], env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert "opening /nowhere/" in line
+    assert failed in line
     assert "recording of process" in line
+
+
+@pytest.mark.parametrize("folder", ["", "here"])
+def test_nobody_asked_for_a_recording(program: str, tmp_path: Path, folder: str) -> None:
+    """Preloaded by hand: no file, and no word."""
+    environ = os.environ | {"LD_PRELOAD": str(_config.record_path()), _record.DIRECTORY: folder}
+    done = subprocess.run(
+        [program, "calls"],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_after_keeps_what_lives() -> None:
