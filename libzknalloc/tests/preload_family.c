@@ -312,6 +312,33 @@ static void test_lowered_limit(int (*lower)(void))
     CHECK(status, ==, 0);
 }
 
+/* They do what the C library's do with every limit, and fail as those do. */
+static void test_limits(void)
+{
+    struct rlimit had, now, one;
+    struct rlimit64 one64, now64;
+    CHECK(getrlimit(RLIMIT_NOFILE, &had), ==, 0);
+    one = (struct rlimit){had.rlim_cur - 1, had.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &one), ==, 0);
+    CHECK(prlimit(0, RLIMIT_NOFILE, NULL, &now), ==, 0);
+    CHECK(now.rlim_cur, ==, had.rlim_cur - 1);
+    one64 = (struct rlimit64){had.rlim_cur - 2, had.rlim_max};
+    CHECK(setrlimit64(RLIMIT_NOFILE, &one64), ==, 0);
+    CHECK(prlimit(0, RLIMIT_NOFILE, &had, &now), ==, 0);
+    CHECK(now.rlim_cur, ==, had.rlim_cur - 2);
+    CHECK(prlimit64(getpid(), RLIMIT_NOFILE, NULL, &now64), ==, 0);
+    CHECK(now64.rlim_cur, ==, had.rlim_cur);
+    errno = 0;
+    CHECK(setrlimit((__rlimit_resource_t)1000, &had), ==, -1);
+    CHECK(errno, ==, EINVAL);
+    /* The limit of address space as it is changes nothing. */
+    CHECK(prlimit(0, RLIMIT_AS, NULL, &had), ==, 0);
+    CHECK(setrlimit(RLIMIT_AS, &had), ==, 0);
+    void *ptr = malloc(LARGE);
+    CHECK_TRUE(zkn_owns(ptr));
+    free(ptr);
+}
+
 int main(void)
 {
     /* The C++ library, where the next allocator brings it, keeps a block. */
@@ -329,6 +356,7 @@ int main(void)
         test_misuse();
         test_impossible_sizes();
     }
+    test_limits();
     test_lowered_limit(by_setrlimit);
     test_lowered_limit(by_setrlimit64);
     test_lowered_limit(by_prlimit);

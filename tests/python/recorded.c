@@ -113,7 +113,7 @@ static void forked(void)
         free(before);
         for (int i = 0; i < 3; i++)
             free(kept(malloc(222222)));
-        _exit(0);
+        exit(0);
     }
     if (waitpid(child, NULL, 0) != child)
         abort();
