@@ -30,9 +30,11 @@ const char *trace_filter(void)
 
 static void add_break(struct trace *t, int32_t pid, uint64_t to)
 {
-    uint64_t *last = pair_map_at(&t->breaks, (uint64_t)pid, 0);
-    if (!last || !to)
+    if (!to)
         return; /* brk(0) asks where it is */
+    uint64_t *last = pair_map_at(&t->breaks, (uint64_t)pid, 0);
+    if (!last)
+        return;
     if (*last && to > *last)
         t->total.mapped += to - *last;
     else if (*last)
