@@ -2,9 +2,10 @@
 """What changed between two sides, and whether it is more than noise.
 
 A side is one report, or several of the same program.  Quantities of a size
-(seconds, faults) are compared as a ratio of means, on the logarithm, and
-shares of CPU time as a difference in points.  The 95 % interval of a change is
-Welch's.  Where it comes from depends on what a side has:
+(seconds, faults) are compared as a ratio of means, on the logarithm, or where
+a run has none as their difference over the mean before; shares of CPU time as
+a difference in points.  The 95 % interval of a change is Welch's.  Where it
+comes from depends on what a side has:
 
     several reports     from the spread between them: all that varies from run
                         to run is in it
@@ -65,7 +66,7 @@ class Row:
     after: float
     change: Range | None
     """Relative to before, or in shares of CPU time; low and high are equal to
-    mid where there is no interval."""
+    mid where there is no interval. None where all of before is zero."""
     certain: bool
     """There is an interval, and all of it lies on one side of no change."""
     interval: bool
@@ -75,10 +76,13 @@ class Row:
         """Say what to think of the change."""
         if self.change is None:
             return "new" if self.after else "none"
+        if self.interval and not self.certain:
+            return NOISE
+        # Of a share, no sample in some hundreds is not none at all.
+        if self.after == 0 and self.unit != "share":
+            return "gone"
         if not self.interval:
             return UNKNOWN
-        if not self.certain:
-            return NOISE
         return "more" if self.change.mid > 0 else "less"
 
 
@@ -187,7 +191,7 @@ def _ratio(
     sides = [[value(m) for m in side] for side in (a, b)]
     means = fmean(sides[0]), fmean(sides[1])
     if min(map(min, sides)) <= 0:
-        return Row(id_, name, unit, *means, None, certain=False, interval=False)
+        return _row_with_zeros((id_, name, unit), *sides)
     logs = [_Side.of([math.log(v) for v in side]) for side in sides]
     return _log_row((id_, name, unit), means, *logs)
 
@@ -198,14 +202,26 @@ def _log_row(ids: tuple[str, str, str], values: tuple[float, float], a: _Side, b
     return _row(ids, values, change, interval=interval)
 
 
+def _row_with_zeros(ids: tuple[str, str, str], a: Sequence[float], b: Sequence[float]) -> Row:
+    """Compare sizes some of which are zero and have no logarithm: by their difference."""
+    values = fmean(a), fmean(b)
+    if values[0] <= 0:
+        return Row(*ids, *values, None, certain=False, interval=False)
+    change, interval = _difference(_Side.of(a), _Side.of(b))
+    low, mid, high = (v / values[0] for v in (change.low, change.mid, change.high))
+    # No more than all of it can go.
+    return _row(ids, values, Range(max(-1.0, low), mid, high), interval=interval)
+
+
 def _rate(
     ids: tuple[str, str], a: list[Measurement], b: list[Measurement], over: int, under: int
 ) -> Row:
     """Compare a quotient of two columns of `_slices`."""
     found = [_rates(side, over, under) for side in (a, b)]
-    values = fmean(v for v, _ in found[0]), fmean(v for v, _ in found[1])
-    if min(v for side in found for v, _ in side) <= 0:
-        return Row(*ids, "", *values, None, certain=False, interval=False)
+    plain = [[v for v, _ in side] for side in found]
+    values = fmean(plain[0]), fmean(plain[1])
+    if min(map(min, plain)) <= 0:
+        return _row_with_zeros((*ids, ""), *plain)
     sides = [
         _Side.of([math.log(v) for v, _ in side])
         if len(side) > 1

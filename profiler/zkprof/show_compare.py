@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = "zkprof-compare/1"
 
 _FEW = 4
-_STYLES = {"more": "bold red", "less": "bold green"}
+_STYLES = {"more": "bold red", "less": "bold green", "gone": "bold green"}
 SIGNS = {NOISE: "~", UNKNOWN: "?"}
 
 

@@ -85,6 +85,53 @@ def test_one_run_says_nothing_about_the_next(made: Make) -> None:
     assert row(found, "memory").interval, "shares have intervals of their own"
 
 
+def faulting(made: Make, counts: list[int], *, whole: bool) -> list[Report]:
+    """Make measurements with so many page faults."""
+    reports = []
+    for n in counts:
+        m = made()
+        last = len(m.memory) - 1
+        memory = tuple(
+            dataclasses.replace(p, minor_faults=n * i // last) for i, p in enumerate(m.memory)
+        )
+        reports.append(Report.of(dataclasses.replace(m, memory=memory, exited=whole)))
+    return reports
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after", "mid", "word"),
+    [
+        ([1000], [0], -1.0, "gone"),
+        ([1000, 1100, 1050], [0, 0, 0], -1.0, "gone"),
+        ([0, 0, 9], [0, 0, 0], -1.0, NOISE),
+        ([1000, 1100, 1050], [0, 10, 0], -0.997, "less"),
+        ([0, 0, 0], [1000, 1100, 1050], None, "new"),
+        ([0], [0], None, "none"),
+    ],
+)
+def test_what_is_gone_was_saved(
+    made: Make, before: list[int], after: list[int], mid: float | None, word: str, *, whole: bool
+) -> None:
+    sides = [faulting(made, counts, whole=whole) for counts in (before, after)]
+    faults = row(compare(*sides), "faults")
+    if mid is None:
+        assert faults.change is None
+    else:
+        assert faults.change
+        assert faults.change.mid == pytest.approx(mid, abs=1e-3)
+        assert faults.change.low >= -1.0
+    assert faults.word == word
+
+
+def test_a_share_without_samples_is_less(made: Make) -> None:
+    m = made()
+    classes = m.classes | {Kind.FAULT_ANON: Share(0.0, 0.0, 0.01)}
+    found = compare([Report.of(m)], [Report.of(dataclasses.replace(m, classes=classes))])
+    assert row(found, "anon").after == 0
+    assert row(found, "anon").word == "less"
+
+
 def test_windows_have_rates_only(made: Make) -> None:
     found = compare([Report.of(made())], [Report.of(made())])
     assert not found.whole_runs
