@@ -9,10 +9,10 @@ well as this project's own library, it is said: an answer that always ends in
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .again import again, program, shown
 from .curve import enough
 from .estimate import Verdict, percent
 from .model import Kind, Tier
@@ -21,6 +21,7 @@ from .origin import origin_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from .again import Options
     from .estimate import Estimate
     from .model import LibraryCounters, Measurement
 
@@ -112,7 +113,12 @@ class Item:
     command: str | None = None
 
 
-def advise(m: Measurement, e: Estimate, argv: Sequence[str] | None = None) -> tuple[Item, ...]:
+def advise(
+    m: Measurement,
+    e: Estimate,
+    argv: Sequence[str] | None = None,
+    options: Options | None = None,
+) -> tuple[Item, ...]:
     """Return what to do, the most useful first.
 
     Parameters
@@ -121,13 +127,15 @@ def advise(m: Measurement, e: Estimate, argv: Sequence[str] | None = None) -> tu
         What was measured and estimated.
     argv
         The command that was run, where zkprof started it.
+    options
+        What zkprof was told besides; None takes what the measurement shows of it.
 
     Returns
     -------
     tuple of Item
         At least one.
     """
-    return tuple(_items(m, e, argv))
+    return tuple(_items(m, e, argv, shown(m) if options is None else options))
 
 
 def size_text(size: int) -> str:
@@ -137,14 +145,15 @@ def size_text(size: int) -> str:
     return f"{math.ceil(size / (256 * MIB)) * 256}M"
 
 
-def _items(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator[Item]:
-    again = f"zkprof {m.target.pid}"
+def _items(
+    m: Measurement, e: Estimate, argv: Sequence[str] | None, options: Options
+) -> Iterator[Item]:
     if m.library:
         yield from _about_library(m.library, e)
         if e.verdict in _GAIN:
             yield from _own_mappings(m)
     if e.verdict is Verdict.INCONCLUSIVE:
-        yield _measure_more(m, argv)
+        yield _measure_more(m, argv, options)
         return
     if not m.library:
         if e.verdict in _GAIN:
@@ -152,42 +161,39 @@ def _items(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator[
         elif e.verdict is Verdict.NOT_BOUND:
             yield from _leave(m, e)
     if e.verdict is Verdict.GROWTH:
+        longer = "-d", f"{max(30.0, m.duration_s):.0f}"
         yield Item(
             "measure-warm",
             "measure once the process has made its first proof and reuses its memory; "
             "if it makes one proof and exits, keep it alive for the next one instead",
-            None if m.exited or argv else f"{again} -d 30",
+            None if m.exited or argv else again(m, None, options, longer),
         )
         yield from _huge_pages(m, argv)
-    yield from _asides(m, e)
+    yield from _asides(m, e, options)
 
 
-def _program(m: Measurement, argv: Sequence[str] | None) -> str:
-    return shlex.join(argv) if argv else f"{shlex.quote(m.target.exe or m.target.comm)} ARGS..."
-
-
-def _measure_more(m: Measurement, argv: Sequence[str] | None) -> Item:
+def _measure_more(m: Measurement, argv: Sequence[str] | None, options: Options) -> Item:
     if m.method.lost > m.method.samples * 0.05:
-        text, option = "take fewer samples a second", f"--rate {max(1, m.method.rate_hz / 4):.0f}"
+        text = "take fewer samples a second"
+        change = "--rate", f"{max(1, m.method.rate_hz / 4):.0f}"
     elif m.exited:
         # It gave all that it had: only more samples of the same help.
-        text, option = "take more samples a second, or give it more work", "--rate 999"
+        text, change = "take more samples a second, or give it more work", ("--rate", "999")
     else:
-        text, option = "measure for longer, while it is proving", f"-d {m.duration_s * 4:.0f}"
-    if argv:
-        return Item("measure-more", text, f"zkprof run {option} -- {shlex.join(argv)}")
-    return Item("measure-more", text, f"zkprof {m.target.pid} {option}")
+        text = "measure for longer, while it is proving"
+        change = "-d", f"{m.duration_s * 4:.0f}"
+    return Item("measure-more", text, again(m, argv, options, change))
 
 
 def _switch(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator[Item]:
-    program = _program(m, argv)
+    start = program(m, argv)
     if not m.target.preloadable:
         yield Item(
             "not-preloadable",
             f"libzknalloc cannot be preloaded here: {m.target.preload_reason}",
             "zk-nalloc config --cflags --libs" if m.target.allocator in _LINKED_IN else None,
         )
-        yield from _rival(m, program)
+        yield from _rival(m, start)
         return
     yield from _own_mappings(m)
     if (origin := origin_of(m)) and origin.own > 1 - OWN_CALLS:
@@ -203,8 +209,8 @@ def _switch(m: Measurement, e: Estimate, argv: Sequence[str] | None) -> Iterator
             f"; up to {wanted / 1e9:.1f} GB of its memory comes and goes, "
             "and the cache should hold that"
         )
-    yield Item("preload", text, f"zk-nalloc run{cache} -- {program}")
-    yield from _rival(m, program)
+    yield Item("preload", text, f"zk-nalloc run{cache} -- {start}")
+    yield from _rival(m, start)
     yield from _huge_pages(m, argv)
 
 
@@ -221,10 +227,10 @@ def _own_mappings(m: Measurement) -> Iterator[Item]:
         )
 
 
-def _rival(m: Measurement, program: str) -> Iterator[Item]:
+def _rival(m: Measurement, start: str) -> Iterator[Item]:
     if m.target.allocator in _RIVALS:
         variables, text = _RIVALS[m.target.allocator]
-        yield Item("rival", text, f"{variables} {program}" if variables else None)
+        yield Item("rival", text, f"{variables} {start}" if variables else None)
 
 
 def _leave(m: Measurement, e: Estimate) -> Iterator[Item]:
@@ -246,7 +252,7 @@ def _huge_pages(m: Measurement, argv: Sequence[str] | None) -> Iterator[Item]:
         "huge-pages",
         "memory in huge pages costs fewer faults; in a virtual machine each may be dear, "
         "so measure it",
-        f"zkprof run --ab {HUGE_PAGES} -- {_program(m, argv)}",
+        f"zkprof run --ab {HUGE_PAGES} -- {program(m, argv)}",
     )
 
 
@@ -324,7 +330,7 @@ def _class_text(size: int) -> str:
     return f"{size // MIB} MiB" if size >= MIB else f"{size >> 10} KiB"
 
 
-def _asides(m: Measurement, e: Estimate) -> Iterator[Item]:
+def _asides(m: Measurement, e: Estimate, options: Options) -> Iterator[Item]:
     """Yield what is worth knowing whatever the verdict."""
     file_faults = m.classes.get(Kind.FAULT_FILE)
     if file_faults and m.cpu_s > 0 and file_faults.seconds / m.cpu_s >= 0.05:
@@ -366,5 +372,5 @@ def _asides(m: Measurement, e: Estimate) -> Iterator[Item]:
             "better-tier",
             "this was computed from counters; with permission to sample the kernel it "
             "would be measured",
-            f"sudo zkprof {m.target.pid}" if not m.exited else None,
+            f"sudo {again(m, None, options)}" if not m.exited else None,
         )

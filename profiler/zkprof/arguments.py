@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import shtab
 
 from .errors import Exit
+from .model import DEFAULT_RATE_HZ
 
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
@@ -92,8 +93,8 @@ def measuring(parser: argparse.ArgumentParser, help_text: str, default: float | 
         "--rate",
         metavar="HZ",
         type=rate,
-        default=199.0,
-        help="samples per second of CPU time (default 199)",
+        default=DEFAULT_RATE_HZ,
+        help=f"samples per second of CPU time (default {DEFAULT_RATE_HZ:g})",
     )
     parser.add_argument(
         "--children", action="store_true", help="measure its child processes too, all as one"

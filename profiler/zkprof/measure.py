@@ -17,7 +17,7 @@ from .counted import CountedWindow
 from .errors import ZkprofError
 from .family import Family
 from .library import Library
-from .model import Measurement, Method, Tier
+from .model import DEFAULT_RATE_HZ, Measurement, Method, Tier
 from .procfs import NoSuchProcessError, Process
 from .sampled import SampledWindow
 from .sampler import PerfUnavailableError
@@ -45,7 +45,7 @@ class TierUnavailableError(ZkprofError):
 def measure(
     pid: int,
     duration_s: float,
-    rate_hz: float = 199.0,
+    rate_hz: float = DEFAULT_RATE_HZ,
     on_tick: Callable[[Measurement], None] | None = None,
     stop: Event | None = None,
     *,

@@ -49,6 +49,10 @@ class Share:
     high: float
 
 
+DEFAULT_RATE_HZ = 199.0
+"""Samples per second of CPU time, unless something else is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """How the numbers were obtained, always shown to the user."""
@@ -140,6 +144,11 @@ class Target:
     thp: str
     """The `[selected]` word of transparent_hugepage/enabled."""
     cpus: int
+    command: str = ""
+    """The path by which `exe` was called, its arguments left out; empty where that is unknown.
+
+    Of a Python program in a virtual environment it is that one's interpreter, and
+    `exe` the one it was made from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from .again import Options
+
 SCHEMA = "zkprof/1"
 
 # No number of a measurement is larger; neither infinity nor NaN is below it.
@@ -48,7 +50,9 @@ class Report:
     advice: tuple[Item, ...]
 
     @classmethod
-    def of(cls, m: Measurement, argv: Sequence[str] | None = None) -> Report:
+    def of(
+        cls, m: Measurement, argv: Sequence[str] | None = None, options: Options | None = None
+    ) -> Report:
         """Judge a measurement.
 
         Parameters
@@ -57,9 +61,11 @@ class Report:
             The measurement.
         argv
             The command that was run, where zkprof started it.
+        options
+            What zkprof was told besides; None takes what the measurement shows of it.
         """
         e = estimate(m)
-        return cls(m, e, advise(m, e, argv))
+        return cls(m, e, advise(m, e, argv, options))
 
 
 def to_json(report: Report) -> dict[str, Any]:

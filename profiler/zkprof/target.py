@@ -146,7 +146,38 @@ def _target(process: Process, exe: str, allocator: str, reason: str) -> Target:
         preload_reason=reason or "the program resolves malloc at run time",
         thp=selected_thp(),
         cpus=os.cpu_count() or 1,
+        command=_command(process),
     )
+
+
+def _command(process: Process) -> str:
+    """Return the path that the program was called by, if that is where its file is.
+
+    Programs may write what they like over their arguments, so what is found there is
+    believed only as far as it leads to the file that runs.
+    """
+    with suppress(OSError, ZkprofError):
+        called = os.fsdecode(process.read("cmdline").split(b"\0", 1)[0])
+        folders = [""] if "/" in called else _search_path(process)
+        cwd = process.link("cwd")
+        with process.open_file("exe") as file:
+            program = os.fstat(file.fileno())
+        for folder in folders:
+            path = str(Path(cwd, folder, called))
+            # O_PATH: a path of the target's choice is looked at, and not opened.
+            with suppress(OSError), process.open_file(f"root{path}", os.O_PATH) as file:
+                if os.path.samestat(os.fstat(file.fileno()), program) and printable(path) == path:
+                    return path
+    return ""
+
+
+def _search_path(process: Process) -> list[str]:
+    """Return the folders that a command is looked for in, as the target was told."""
+    for variable in process.read("environ").split(b"\0"):
+        name, _, value = variable.partition(b"=")
+        if name == b"PATH":
+            return os.fsdecode(value).split(":")
+    return []
 
 
 def _judge(process: Process, main: Elf | None, mappings: list[Mapping]) -> tuple[str, str]:

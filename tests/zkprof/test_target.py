@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +17,7 @@ from zkprof.procfs import Process
 from zkprof.target import describe, inspect_elf, selected_thp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from zkprof.model import Target
 
@@ -43,6 +46,51 @@ def test_an_ordinary_program(facts: Callable[..., Target], tmp_path: Path) -> No
     assert target.exe == str(tmp_path / "p")
     assert target.comm == "p"
     assert target.thp == selected_thp()
+
+
+@pytest.mark.parametrize("how", ["path", "relative", "search", "shell"])
+def test_the_path_it_was_called_by(tmp_path: Path, how: str) -> None:
+    environment = tmp_path / "venv"
+    (environment / "bin").mkdir(parents=True)
+    interpreter = environment / "bin" / "python"
+    interpreter.symlink_to(os.path.realpath(sys.executable))
+    called, folder, path = {
+        "path": (str(interpreter), "/", ""),
+        "relative": ("venv/bin/python", tmp_path, ""),
+        "search": ("python", "/", f"/nowhere:{interpreter.parent}:/usr/bin:/bin"),
+        "shell": ("python", environment / "bin", "/nowhere::/usr/bin"),
+    }[how]
+    code = "import sys; print('ready', flush=True); sys.stdin.read()"
+    with started([called, "-c", code], interpreter, folder, path) as pid, Process(pid) as process:
+        target = describe(process, process.maps())
+    assert target.command == str(interpreter)
+    assert target.exe == os.path.realpath(sys.executable)
+
+
+@pytest.mark.parametrize("called", ["prover: proof 7 of 9", "/bin/sh", "", "/", "nowhere"])
+def test_a_name_that_leads_elsewhere_is_not_believed(tmp_path: Path, called: str) -> None:
+    code = "import sys; print('ready', flush=True); sys.stdin.read()"
+    interpreter = Path(os.path.realpath(sys.executable))
+    arguments = [called, "-c", code]
+    with started(arguments, interpreter, tmp_path, "/nowhere") as pid, Process(pid) as process:
+        assert describe(process, process.maps()).command == ""
+
+
+@contextmanager
+def started(arguments: list[str], program: Path, folder: object, path: str) -> Iterator[int]:
+    """Run a program by any name, and say when it is there."""
+    with subprocess.Popen(
+        arguments,
+        executable=program,
+        cwd=str(folder),
+        env=os.environ | {"PATH": path, "PYTHONHOME": sys.base_prefix},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield process.pid
 
 
 def test_a_static_program(facts: Callable[..., Target]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zkprof import outputs
+from zkprof.again import given
 from zkprof.arguments import measuring, pid
 from zkprof.report import Report
 from zkprof.runner import watch
@@ -27,7 +28,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("pid", metavar="PID", type=pid, help="the process")
     measuring(parser, "seconds to measure (default 10)", default=10.0)
     outputs.add_options(parser)
-    parser.set_defaults(call=attach)
+    parser.set_defaults(call=attach, parser=parser)
 
 
 def attach(args: argparse.Namespace) -> int:
@@ -43,4 +44,4 @@ def attach(args: argparse.Namespace) -> int:
             children=args.children,
             python=args.python,
         )
-        return output.write(Report.of(m))
+        return output.write(Report.of(m, None, given(args.parser, args)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zkprof import outputs
 from zkprof.ab import MIN_PAIRS, compare, variables
+from zkprof.again import given
 from zkprof.arguments import measuring, whole
 from zkprof.errors import Exit, ZkprofError
 from zkprof.files import STANDARD_OUTPUT, replacing
@@ -49,7 +50,7 @@ def register(commands: Commands) -> None:
         help="with --ab: runs of each (default 5)",
     )
     parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="what to run")
-    parser.set_defaults(call=run)
+    parser.set_defaults(call=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 python=args.python,
                 on_open=child.release,
             )
-            reached = output.write(Report.of(m, command))
+            reached = output.write(Report.of(m, command, given(args.parser, args)))
         except ZkprofError as error:
             sys.stderr.write(f"zkprof: {clean(str(error))}\n")
             reached = error.exit_code

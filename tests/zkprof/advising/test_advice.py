@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zkprof.advice import Item, advise, size_text
+from zkprof.again import given
+from zkprof.cli import parser
 from zkprof.estimate import estimate
 from zkprof.model import Context, Frame, Kind, LibraryCounters, Measurement, StackTime, Tier
 
@@ -58,6 +60,63 @@ def test_where_preloading_cannot_help(measurement: Make) -> None:
     assert "Go has its own heap" in found["not-preloadable"].text
     assert found["not-preloadable"].command is None  # nothing to link it with, either
     assert found["rival"].command == "GOGC=400 /opt/prover ARGS..."
+
+
+def test_the_path_it_was_called_by_is_repeated(measurement: Make) -> None:
+    m = measurement(BOUND, exe="/usr/bin/python3.11", command="/home/a b/.venv/bin/python")
+    found = items(m)
+    assert found["preload"].command == "zk-nalloc run -- '/home/a b/.venv/bin/python' ARGS..."
+    assert str(found["rival"].command).endswith(" '/home/a b/.venv/bin/python' ARGS...")
+
+
+def advice_of(m: Measurement, *words: str) -> str:
+    """Return the command to measure once more, after zkprof was called with these words."""
+    args = parser().parse_args(words)
+    argv = args.command[1:] if args.call.__name__ == "run" else None
+    found = advise(m, estimate(m), argv, given(args.parser, args))
+    return next(str(i.command) for i in found if i.id in ("measure-more", "measure-warm"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "advised"),
+    [
+        ({}, "attach 4242", "zkprof 4242 -d 20"),
+        ({}, "attach 4242 -d 5 --children", "zkprof 4242 -d 20 --children"),
+        (
+            {"lost": 500},
+            "attach --rate=199.5 4242 -d 7.5 --no-python",
+            "zkprof 4242 --rate 50 -d 7.5 --no-python",
+        ),
+        (
+            {"exited": True},
+            "run --children --fail-on not-allocation-bound --html a --fail-on saving>5 -- ./p -d",
+            (
+                "zkprof run --rate 999 --children --html a --fail-on not-allocation-bound "
+                "--fail-on 'saving>5' -- ./p -d"
+            ),
+        ),
+        ({"exited": True}, "attach 4242", "zkprof run --rate 999 -- /opt/prover ARGS..."),
+        (
+            {"growth": 0.95, "samples": 1000},
+            "attach 4242 --children -d 9",
+            "zkprof 4242 -d 30 --children",
+        ),
+    ],
+)
+def test_the_options_that_were_given_are_repeated(
+    measurement: Make, changes: dict[str, object], given: str, advised: str
+) -> None:
+    m = measurement(BOUND, **({"samples": 100} | changes))
+    assert advice_of(m, *given.split()) == advised
+
+
+def test_of_a_saved_report_the_options_are_seen_in_what_was_measured(measurement: Make) -> None:
+    m = measurement(BOUND, samples=100)
+    method = dataclasses.replace(m.method, rate_hz=999.0)
+    m = dataclasses.replace(m, method=method, pids=(4242, 4243))
+    assert items(m)["measure-more"].command == "zkprof 4242 -d 20 --rate 999 --children"
+    m = dataclasses.replace(measurement(BOUND, tier=Tier.PROC), pids=(4242, 4243))
+    assert items(m)["better-tier"].command == "sudo zkprof 4242 --children"
 
 
 def test_not_bound_is_left_alone(measurement: Make) -> None:
