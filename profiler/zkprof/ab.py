@@ -235,7 +235,12 @@ class _Run:
 
 @contextmanager
 def _started(command: Sequence[str], env: Mapping[str, str]) -> Iterator[_Run]:
-    with tempfile.TemporaryFile("w+", errors="replace") as output:
+    try:
+        file = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (closed below)
+    except OSError as error:
+        message = f"no folder for what the command prints: {error.strerror}; set TMPDIR to one"
+        raise ZkprofError(message) from error
+    with file as output:
         run = _Run(command, env, output)
         with run.child:
             yield run

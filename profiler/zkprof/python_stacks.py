@@ -20,6 +20,7 @@ from __future__ import annotations
 import bisect
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -31,7 +32,6 @@ from collections import Counter, defaultdict
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from .model import Frame, PythonJoin
@@ -165,21 +165,23 @@ class PySpy:
         """Why there are no Python stacks; empty if there are."""
         self.started = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder = TemporaryDirectory(prefix="zkprof-")
-        self._output = Path(self._folder.name) / "trace.json"
+        self._output: int | None = None
         program = py_spy()
         if program is None:
             self.problem = "py-spy is not installed: pip install py-spy"
             return
         command = [program, "record", "--nonblocking", "--format", "chrometrace", "--threads"]
-        command += ["--function", "--rate", f"{RATE_HZ:g}", "--output", str(self._output)]
+        command += ["--function", "--rate", f"{RATE_HZ:g}"]
         command += ["--subprocesses"] if follow else []
         try:
+            # A file that needs no folder: there may be none that can be written.
+            self._output = os.memfd_create("zkprof", os.MFD_CLOEXEC)
             self._process = subprocess.Popen(  # noqa: S603  (found by us, numbers and a path)
-                [*command, "--pid", str(pid)],
+                [*command, "--output", f"/proc/self/fd/{self._output}", "--pid", str(pid)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                pass_fds=(self._output,),
                 start_new_session=True,  # Ctrl-C is for zkprof
             )
         except OSError as error:
@@ -191,12 +193,14 @@ class PySpy:
             self._process.kill()
             self._process.communicate()
             self._process = None
-        self._folder.cleanup()
+        if self._output is not None:
+            os.close(self._output)
+            self._output = None
 
     def finish(self) -> Timeline | None:
         """End it and read what it has seen; None, and `problem`, where that is nothing."""
         process, self._process = self._process, None
-        if process is None:
+        if process is None or self._output is None:
             return None
         process.send_signal(signal.SIGINT)
         try:
@@ -207,10 +211,11 @@ class PySpy:
             self.problem = "py-spy did not end"
             return None
         try:
-            if self._output.stat().st_size > _MAX_BYTES:
+            if os.fstat(self._output).st_size > _MAX_BYTES:
                 self.problem = "py-spy has written too much"
                 return None
-            return Timeline(json.loads(self._output.read_bytes()))
+            with open(self._output, "rb", closefd=False) as stream:
+                return Timeline(json.load(stream))
         except (OSError, ValueError, KeyError, TypeError):
             lines = text.decode("utf-8", "replace").strip().splitlines()
             why = next((line for line in lines if "rror" in line or "ermission" in line), "")

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import pickle
+import platform
 import pwd
 import shutil
+import struct
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +127,24 @@ def drop() -> Callable[[], None]:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     return become_nobody
+
+
+def deny(call: int) -> None:
+    """Let a system call fail with EPERM from now on, as a container's seccomp filter does."""
+    load, equal, answer = 0x20, 0x15, 0x06
+    allow, fail = 0x7FFF0000, 0x00050000 | errno.EPERM
+    steps = [(load, 0, 0, 0), (equal, 0, 1, call), (answer, 0, 0, fail), (answer, 0, 0, allow)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    no_new_privileges, set_seccomp, filter_ = 38, 22, 2
+    if prctl(no_new_privileges, 1, 0, 0, 0) or prctl(set_seccomp, filter_, program):
+        raise OSError(ctypes.get_errno(), "no seccomp filter can be set")
+
+
+@pytest.fixture
+def refuse_perf() -> Callable[[], None]:
+    return lambda: deny({"x86_64": 298, "aarch64": 241}[platform.machine()])
 
 
 @pytest.fixture(scope="session")
