@@ -169,9 +169,9 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size)
         return EINVAL;
     int saved = errno;
     void *ptr = aligned(alignment, size);
+    if (ptr == NULL) /* errno, too: no standard asks for it, glibc does it */
+        return errno = ENOMEM;
     errno = saved;
-    if (ptr == NULL)
-        return ENOMEM;
     *out = ptr;
     return 0;
 }

@@ -110,9 +110,9 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size)
         return EINVAL;
     int saved = errno;
     void *ptr = memalign(alignment, size);
-    errno = saved;
     if (ptr == NULL)
-        return ENOMEM;
+        return errno = ENOMEM; /* errno, too, as in malloc.c */
+    errno = saved;
     *out = ptr;
     return 0;
 }
