@@ -219,6 +219,8 @@ static bool read_fde(const struct cfi_section *frames, uint64_t at,
 static bool find(const struct cfi *cfi, uint64_t pc, struct entry *e)
 {
     const struct cfi_section *hdr = &cfi->hdr;
+    if (!hdr->len || !cfi->frames.len)
+        return false; /* the file has none */
     struct cursor c = {hdr->data, hdr->data + hdr->len, false};
     uint64_t head = read_bytes(&c, 4);
     uint8_t pointer = (uint8_t)(head >> 8), count = (uint8_t)(head >> 16);
