@@ -54,6 +54,35 @@ def compiled() -> Iterator[Compiler]:
         yield Compiler(folder)
 
 
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Return a function that runs a program with parts of the extension in it, sanitized."""
+    folder = tmp_path_factory.mktemp("native")
+    sources = HERE.parents[1] / "profiler" / "native"
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [os.environ.get("CC", "cc"), "-std=gnu11", "-g", "-O1", *sanitize, f"-I{sources}"]
+
+    def run(name: str, *parts: str, arguments: tuple[str, ...] = ()) -> str:
+        program = folder / name
+        if not program.exists():
+            files = [HERE / "targets" / f"{name}.c"]
+            files += [sources / f"{part}.c" for part in parts]
+            built = subprocess.run(
+                [*command, "-D_GNU_SOURCE", *map(str, files), "-o", str(program)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if "cannot find" in built.stderr:
+                pytest.skip("the compiler has no sanitizers")
+            assert built.returncode == 0, built.stderr
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
 @contextmanager
 def running(*command: str | Path, user: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run a target from its first line of output to the end of the block."""

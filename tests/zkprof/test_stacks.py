@@ -322,52 +322,6 @@ def test_damaged_call_frame_information_does_no_harm(
                 spaces.close()
 
 
-@pytest.fixture(scope="module")
-def unwind_fuzz(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, int]]:
-    """Walks under AddressSanitizer and UBSan, in a program of their own."""
-    here = Path(__file__).parent
-    program = tmp_path_factory.mktemp("fuzz") / "unwind_fuzz"
-    native = here.parents[1] / "profiler" / "native"
-    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = [os.environ.get("CC", "cc"), "-std=gnu11", "-g", "-O1", *sanitize, f"-I{native}"]
-    sources = [here / "targets" / "unwind_fuzz.c"]
-    sources += [native / f"{name}.c" for name in ("cfi", "space", "tally", "unwind")]
-    built = subprocess.run(
-        [*command, "-D_GNU_SOURCE", *map(str, sources), "-o", str(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "cannot find" in built.stderr:
-        pytest.skip("the compiler has no sanitizers")
-    assert built.returncode == 0, built.stderr
-
-    def run(*arguments: str) -> dict[str, int]:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        words = done.stdout.split()
-        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
-
-    return run
-
-
-def test_random_walks_stay_within_their_bounds(
-    unwind_fuzz: Callable[..., dict[str, int]],
-) -> None:
-    counts = unwind_fuzz("60000")
-    assert counts["walks"] == 120000
-    assert all(n > 100 for n in counts.values()), counts
-
-
-def test_a_long_program_is_not_run(unwind_fuzz: Callable[..., dict[str, int]]) -> None:
-    """A file may hold 256 MiB of it, for each step: a walk has a limit."""
-    plain = unwind_fuzz("long", "0")
-    assert plain["frames"] > 2
-    assert not plain["guessed"]
-    assert unwind_fuzz("long", "4000") == plain
-    assert unwind_fuzz("long", "600000")["guessed"]
-
-
 def _damage(module: Module, random_: random.Random, round_: int) -> None:
     cfi = module.call_frames
     if cfi is None:

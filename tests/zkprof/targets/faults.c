@@ -2,9 +2,9 @@
  *
  * faults.c - preloaded: calls that zkprof's extension makes fail by plan.
  *
- * Only calls from between two addresses count, which are those of the extension;
- * the interpreter's own never fail.  What is allocated there and not freed is
- * counted.  For one thread; faults.py drives it.
+ * Only calls from between two addresses count, which are those of the
+ * extension; the interpreter's own never fail.  What is allocated there and not
+ * freed is counted.  For one thread; faults.py drives it.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -69,8 +69,7 @@ static int fails(const char *function, const void *caller)
     if (!watched(caller) || strcmp(function, plan.function) != 0)
         return 0;
     plan.calls++;
-    if (plan.calls < plan.number ||
-        (plan.calls > plan.number && !plan.lasting))
+    if (plan.calls < plan.number || (plan.calls > plan.number && !plan.lasting))
         return 0;
     plan.injected++;
     errno = plan.error;
@@ -199,7 +198,6 @@ long syscall(long number, ...)
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(rest, long);
     va_end(rest);
-    return FAILS("syscall")
-               ? -1
-               : real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    return FAILS("syscall") ? -1
+                            : real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
