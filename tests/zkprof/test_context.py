@@ -127,7 +127,7 @@ def test_without_tracepoints(
 
 def test_what_each_record_says(native: Callable[..., str]) -> None:
     """Also what no kernel writes, and that it costs no memory to hear a thing again."""
-    assert native("trace", "trace", "tally") == ""
+    assert native("records", "trace", "tally") == ""
 
 
 def test_huge_pages_and_pressure() -> None:

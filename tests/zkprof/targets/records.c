@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * trace.c - records of tracepoints, as the kernel would write them, and what
+ * records.c - records of tracepoints, as the kernel would write them, and what
  * zkprof makes of each.  Ends with 1 and says why where that is not so.
  */
 #include "trace.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * cfi.c - call frame information written by hand, and the caller that zkprof
+ * steps.c - call frame information written by hand, and the caller that zkprof
  * finds by it: every instruction and operation, every way to write a pointer,
  * and what is refused.  Says which step came to something else, and ends
  * with 1.
