@@ -2,7 +2,8 @@
 """Measure a list of steps: install, make keys, run, tell, keep.
 
 A step is one process.  The steps of a case are interleaved: every allocator
-once, then every allocator again, so that a slow spell of the machine hits all.
+once, then every allocator again, the other way round, so that a slow spell of the
+machine hits all.
 Where an allocator cannot serve a prover (a crate, and a prover that cargo does
 not build) there is no step, because there can be no row.
 """
@@ -220,6 +221,7 @@ def plan(
 ) -> list[Step]:
     """Return the processes to run, those of a case interleaved.
 
+    Every other round runs backwards: a machine that slows down hits both ends alike.
     With `complete`, `rounds` counts the processes that there are already.
     """
     steps = []
@@ -228,7 +230,7 @@ def plan(
         own = [name for name, found in settings.items() if serves(found, prover)]
         there = {name: results.processes(case, name) for name in own}
         for number in range(max(there.values(), default=0) + rounds):
-            for name in own:
+            for name in own if number % 2 == 0 else reversed(own):
                 last = rounds if complete else there[name] + rounds
                 if there[name] <= number < last:
                     steps.append(Step(case, name, number, proofs or prover.proofs))

@@ -180,7 +180,7 @@ def test_earlier_rows_grow_are_completed_or_measured_anew(prove: Main, tmp_path:
     assert prove(*out, "--rounds", "2", "--earlier", "complete") == 0
     assert rows(folder) == {(8, "glibc"): 2, (8, "zknalloc"): 2}
     order = [(run["allocator"], run["slice"]) for run in load(folder)["runs"]]
-    assert order == [("glibc", 0), ("zknalloc", 1), ("glibc", 1), ("zknalloc", 1)]
+    assert order == [("glibc", 0), ("zknalloc", 1), ("zknalloc", 1), ("glibc", 1)]
     assert prove(*out, "--rounds", "2", "--earlier", "complete") == 0
     assert len(load(folder)["runs"]) == 4, "nothing was missing"
     assert prove(*out, "--rounds", "1", "--earlier", "replace", allocators="zknalloc") == 0
@@ -324,6 +324,37 @@ def test_a_ratio_that_noise_could_explain_is_open() -> None:
     assert verdict([1.1, 1.11, 1.12, 1.1, 1.12]) == "MISSED"
     assert verdict([1.1, 0.9, 1.02, 1.03, 0.95]) == "open"
     assert verdict([1.0, 1.0, 1.0, 1.0, 1.0]) == "met"
+
+
+def test_the_ratio_is_that_of_processes_of_one_round() -> None:
+    """An hour later the machine was a tenth slower, for both."""
+    from benches.provers.aims import check
+    from benches.provers.runner import Proof, Run
+
+    def run(allocator: str, wall: float, part: int) -> Run:
+        proofs = tuple(Proof(i, wall, wall, 0.0, 1, True, 1) for i in range(4))
+        return Run("groth16", 8, 1, allocator, "", 0.0, proofs, None, slice=part)
+
+    runs = [run("glibc", 1.0, 0), run("jemalloc", 0.97, 0), run("zknalloc", 0.99, 0)]
+    runs += [run("zknalloc", 1.1, 1), run("jemalloc", 1.1, 1)] * 2
+    runs += [run("mimalloc3", 0.5, 2)]
+    (aim,) = (one for one in check(runs, [], []) if one.aim == "prove time")
+    assert (aim.verdict, aim.figure) == ("met", "1.000 (1.000-1.021) of jemalloc's")
+
+
+def test_every_other_round_runs_backwards() -> None:
+    from benches.allocators import find
+    from benches.provers.report import Case
+    from benches.provers.session import plan
+    from benches.provers.store import Results
+
+    settings = {name: find([name])[0] for name in ("glibc", "glibc-keep")}
+    steps = plan([Case("groth16", 8, 1)], settings, None, 3, Results(), complete=False)
+    names = [(step.allocator, step.number) for step in steps]
+    assert names == [
+        ("glibc", 0), ("glibc-keep", 0), ("glibc-keep", 1), ("glibc", 1),
+        ("glibc", 2), ("glibc-keep", 2),
+    ]  # fmt: skip
 
 
 def test_of_a_negative_control_it_must_be_said_that_preloading_cannot_help(
