@@ -111,6 +111,16 @@ PROVERS = {
             proofs=5,
         ),
         Prover(
+            name="triton",
+            title="Triton VM 9.0.1 (zkVM STARK, Rust)",
+            tool=Cargo("rust", "prove-triton"),
+            script=None,
+            unit="k, 2^k rows",
+            sizes={"quick": 10, "default": 14, "large": 16},
+            proofs=4,
+            note="without its feature jemalloc, which is the row rust-jemalloc-tuned",
+        ),
+        Prover(
             name="halo2",
             title="halo2_proofs 0.4.1 (PLONK with inner products, Rust)",
             tool=Cargo("rust", "prove-halo2"),
