@@ -13,18 +13,18 @@ fn main() {
     let (arguments, bench) = start();
     let turns = (1u64 << arguments.size) * 9 / 10 / CYCLES_PER_TURN;
     let program = triton_program!(
-        read_io 2               // base, turns
+        read_io 2               // base, turns (on top)
         call square
         pop 1 write_io 1 halt
 
-        square:                 // value, turns left
+        square:                 // value, turns left (on top)
             dup 0 push 0 eq skiz return
             push -1 add
             swap 1 dup 0 mul swap 1
             recurse
     );
     let base = BFieldElement::new(3);
-    let input = PublicInput::new(vec![BFieldElement::new(turns), base]);
+    let input = PublicInput::new(vec![base, BFieldElement::new(turns)]);
     let expected = (0..turns).fold(base, |value, _| value * value);
     bench.prove_loop(
         arguments.proofs,
