@@ -90,6 +90,8 @@ def _time(case: Case, runs: Sequence[Run]) -> list[Aim]:
     """Hold our time against the fastest other setting."""
     others = dict.fromkeys(run.allocator for run in runs if not is_own(run.allocator))
     against = {name: found for name in others if (found := _pairs(runs, name))}
+    if not against:  # ours alone was measured anew, say: all of it against all of theirs
+        against = {name: [(_walls(runs, OWN), _walls(runs, name))] for name in others}
     if not against:
         return []
     best = max(against, key=lambda name: _ratio(against[name]))
@@ -98,6 +100,12 @@ def _time(case: Case, runs: Sequence[Run]) -> list[Aim]:
     verdict = MET if ratio <= TIME else OPEN if low <= TIME else MISSED
     figure = f"{ratio:.3f} ({low:.3f}-{high:.3f}) of {best}'s"
     return [Aim(*case, "prove time", verdict, figure)]
+
+
+def _walls(runs: Iterable[Run], allocator: str) -> list[float]:
+    return [
+        proof.wall_s for run in runs if run.allocator == allocator for proof in run.proofs[1:]
+    ]
 
 
 def _pairs(runs: Sequence[Run], allocator: str) -> list[Pair]:
