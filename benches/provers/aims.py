@@ -103,9 +103,7 @@ def _time(case: Case, runs: Sequence[Run]) -> list[Aim]:
 
 
 def _walls(runs: Iterable[Run], allocator: str) -> list[float]:
-    return [
-        proof.wall_s for run in runs if run.allocator == allocator for proof in run.proofs[1:]
-    ]
+    return [proof.wall_s for run in runs if run.allocator == allocator for proof in run.proofs[1:]]
 
 
 def _pairs(runs: Sequence[Run], allocator: str) -> list[Pair]:
