@@ -168,6 +168,7 @@ def table(rows: Sequence[Summary], what: str) -> Table:
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     # Where it is too narrow, names break: figures never do.
     shown.add_column("allocator", overflow="fold")
