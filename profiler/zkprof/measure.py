@@ -92,8 +92,10 @@ def measure(
         `tier` was asked for and is not possible here.
     """
     with Process(pid) as process, closing(Family(process, follow=children)) as family:
+        # Before anything is sampled: to read a large program's file takes a while.
+        target = describe(process, process.maps())
         window, notes = _attach(family, rate_hz, tier, python=python)
-        with closing(window), closing(_Run(family, window, rate_hz, notes)) as run:
+        with closing(window), closing(_Run(family, window, target, rate_hz, notes)) as run:
             if on_open:
                 on_open()
             run.loop(duration_s, on_tick, stop)
@@ -121,7 +123,9 @@ def _attach(
 class _Run:
     """The state of one window."""
 
-    def __init__(self, family: Family, window: Window, rate_hz: float, notes: list[str]) -> None:
+    def __init__(
+        self, family: Family, window: Window, target: Target, rate_hz: float, notes: list[str]
+    ) -> None:
         self._family = family
         self._process = process = family.process
         self._window = window
@@ -135,7 +139,7 @@ class _Run:
         self._library = Library(process.pid, mappings)
         window.look(mappings)
         self._counters: LibraryCounters | None = self._library.read()
-        self._target: Target = describe(process, mappings)
+        self._target = target
         self._looks = list(_LOOK_AGAIN_S)
         self._surroundings = Surroundings(family)
 

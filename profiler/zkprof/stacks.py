@@ -67,9 +67,12 @@ class Spaces:
 
     def prepare(self) -> None:
         """Read the target's files, before anything is sampled: that takes a while."""
+        program = self.process.link("exe")
         for m in self.process.maps():
             if "x" in m.perms:
-                self._module(self.process, m)
+                module = self._module(self.process, m)
+                if module and m.path == program:
+                    module.functions()
 
     def supply(self, sampler: Sampler) -> None:
         """Read the mappings of processes about which the sampler's are old."""

