@@ -20,7 +20,7 @@ from .model import Frame, Kind, StackTime
 from .perf_map import PerfMap
 from .procfs import Mapping, Process, printable
 from .sampler import Map
-from .symbols import Module, vdso
+from .symbols import VDSO, Module, own_vdso, target_vdso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +52,7 @@ class Spaces:
         # pid -> when to read its maps again at the earliest, and how long
         # to wait after that.
         self._next: dict[int, tuple[float, float]] = {}
-        self._vdso = vdso()
+        self._vdso = own_vdso()
 
     def close(self) -> None:
         """Let go of all files."""
@@ -113,14 +113,14 @@ class Spaces:
         bias = module.bias(m.start, m.offset) if module else None
         if module is None or bias is None:
             return 0, 0
-        key = (m.inode, m.path)
+        key = _key(process, m)
         if key not in self._numbers:
             self._numbers[key] = sampler.add_module(module.call_frames)
             self._of_number[self._numbers[key]] = module
         return self._numbers[key], bias % (1 << 64)
 
     def _module(self, process: Process, m: Mapping) -> Module | None:
-        key = (m.inode, m.path)
+        key = _key(process, m)
         if key not in self._modules and len(self._modules) < _MAX_MODULES:
             module = self._read(process, m)
             if module:
@@ -132,8 +132,9 @@ class Spaces:
         return self._modules.get(key)
 
     def _read(self, process: Process, m: Mapping) -> Module | None:
-        if m.path == "[vdso]":
-            return self._vdso
+        if m.path == VDSO:
+            # A 32-bit program has one of its own, which this process cannot look at here.
+            return target_vdso(process.pid, m) if process.is_32_bit() else self._vdso
         if not m.file_backed:
             return None
         name = printable(m.path.removesuffix(" (deleted)").rsplit("/", 1)[-1])
@@ -145,6 +146,11 @@ class Spaces:
     def module(self, number: int) -> Module | None:
         """Return the file that the sampler knows by this number."""
         return self._of_number.get(number)
+
+
+def _key(process: Process, m: Mapping) -> tuple[int, str]:
+    """Return what tells a mapped file from others."""
+    return (m.inode, m.path) if m.path != VDSO else (-int(process.is_32_bit()), VDSO)
 
 
 class Paths:

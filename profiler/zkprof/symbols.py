@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pydemumble
 
-from ._native import ffi
+from ._native import ffi, lib
 from .call_frames import CallFrames, Functions
 from .elf import PlainELFFile, content
-from .procfs import printable
+from .procfs import Mapping, parse_maps, printable
 
 if TYPE_CHECKING:
     from elftools.elf.sections import Section
@@ -39,6 +39,9 @@ _MAX_NAME = 4096
 _SYMBOL = {64: struct.Struct("<IBBHQQ"), 32: struct.Struct("<IIIBBH")}
 _PF_X = 1
 _FUNCTION_TYPES = (2, 10)  # STT_FUNC, STT_GNU_IFUNC
+VDSO = "[vdso]"
+"""The kernel's name for the code that it maps into every process."""
+_MAX_VDSO = 1 << 20
 _DEBUG_ROOT = Path("/usr/lib/debug/.build-id")
 
 
@@ -186,15 +189,23 @@ class Module:
         return functions
 
 
-def vdso() -> Module | None:
+def own_vdso() -> Module | None:
     """Return the code that the kernel maps into every process, as this one has it."""
     with suppress(OSError, ValueError):
-        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-            if line.endswith("[vdso]"):
-                start, end = (int(n, 16) for n in line.split(" ", 1)[0].split("-"))
-                data = bytes(ffi.buffer(ffi.cast("char *", start), end - start))
-                return Module("[vdso]", BytesIO(data))
+        for m in parse_maps(Path("/proc/self/maps").read_text(encoding="utf-8")):
+            if m.path == VDSO:
+                code = ffi.buffer(ffi.cast("char *", m.start), m.end - m.start)
+                return Module(VDSO, BytesIO(bytes(code)))
     return None
+
+
+def target_vdso(pid: int, m: Mapping) -> Module | None:
+    """Return the code that the kernel maps into a process of another kind, if it can be read."""
+    size = min(m.end - m.start, _MAX_VDSO)
+    data = ffi.new("char[]", size)
+    if lib.zkp_target_read(pid, m.start, data, size):
+        return None
+    return Module(VDSO, BytesIO(bytes(ffi.buffer(data))))
 
 
 def _symbols(elf: PlainELFFile, table: str, strings: str) -> dict[int, Function]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +183,36 @@ def test_its_own_pid_namespace(compiled: Callable[..., Path]) -> None:
     finally:
         outer.kill()
         outer.communicate()
+
+
+CLOCK = """
+#include <stdio.h>
+#include <time.h>
+int main(void) {
+    puts("ready");
+    fflush(stdout);
+    for (struct timespec t;;) clock_gettime(CLOCK_MONOTONIC, &t);
+}
+"""
+
+
+def test_the_kernels_own_code_in_a_32_bit_program(
+    tmp_path: Path, run: Callable[..., Any], kernel_stacks: None
+) -> None:
+    """Its clock is another one than ours, at other addresses."""
+    del kernel_stacks
+    (tmp_path / "clock.c").write_text(CLOCK)
+    program = tmp_path / "clock"
+    command = ["cc", "-m32", "-O1", "-o", program, tmp_path / "clock.c"]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no compiler for 32-bit programs")
+    with run(program) as target:
+        m = measure(target.pid, 2.0, 499.0, tier=Tier.KERNEL)
+    innermost = Counter[str]()
+    for stack in m.stacks:
+        if stack.kind is Kind.USER:
+            innermost[m.frames[stack.frames[-1]].name] += stack.samples
+    assert innermost["__vdso_clock_gettime64"] > 0.5 * innermost.total() > 10, innermost
 
 
 def test_a_32_bit_program(tmp_path: Path, compiled: Callable[..., Path]) -> None:
