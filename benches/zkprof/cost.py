@@ -2,9 +2,10 @@
 """`python -m benches.zkprof.cost`: what watching a program costs it, said and measured.
 
 By kernel stacks, at zkprof's own rate. One process makes its batches, and zkprof attaches to it
-for every second of them: two processes that do the same differ by more than what is looked for
-(four copies of `file` by up to 7 %, with nobody watching), for their memory lies elsewhere.
-Three to four minutes for the targets below.
+for every second of them; before the others there is a pause of the same length. Two processes that
+do the same differ by more than what is looked for (four copies of `file` by up to 7 %, with nobody
+watching), for their memory lies elsewhere.
+Seven minutes for the targets below.
 
 Exit codes: 0 it is 1 % or less for all, 1 for some it is more, 2 bad usage, 3 no sampling here.
 """

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 _PAGES = 1024
 _BUDGET_S = 0.1
 _MIN_ROUNDS, _MAX_ROUNDS = 8, 1000
-# What a sample costs is measured over so many pairs, of some 20 ms each.
+# What a sample costs is measured over so many pairs, of some 20 ms each, in parts
+# so short that the samples of one fit into the ring, with all of their stacks.
 _PAIRS = 7
-_SPIN_ROUNDS = 8_000_000
-_FAULT_ROUNDS = 12
+_PARTS = 8
+_SPIN_ROUNDS = 1_000_000
 _COST_RATE_HZ = 4999.0
 
 
@@ -116,14 +117,21 @@ class SampleCost:
 
 
 @cache
-def sample_cost(classifier: Classifier | None) -> SampleCost:
+def sample_cost(classifier: Classifier | None, copied: int) -> SampleCost:
     """Measure what samples cost (half a second, once).
 
     The same work is timed with and without being sampled, in turns. Arithmetic stands for user
     mode. For the kernel it is page faults: there a sample has two call chains, and costs half as
     much again.
+
+    Parameters
+    ----------
+    classifier
+        What the samples are classified by; None for samples of user mode only.
+    copied
+        How many bytes of the stack each brings along.
     """
-    return SampleCost(_extra_s(_spin, classifier), _extra_s(_fault, classifier))
+    return SampleCost(_extra_s(_spin, classifier, copied), _extra_s(_fault, classifier, copied))
 
 
 def _spin() -> float:
@@ -132,23 +140,23 @@ def _spin() -> float:
 
 def _fault() -> float:
     out = ffi.new("zkp_page_cost_t *")
-    ns = 0.0
-    for _ in range(_FAULT_ROUNDS):
-        if lib.zkp_calibrate_pages(_PAGES, out):
-            return 0.0
-        ns += (out.touch_ns + out.unmap_ns) * _PAGES
-    return ns / 1e9
+    if lib.zkp_calibrate_pages(_PAGES, out):
+        return 0.0
+    return float(out.touch_ns + out.unmap_ns) * _PAGES / 1e9
 
 
-def _extra_s(work: Callable[[], float], classifier: Classifier | None) -> float:
+def _extra_s(work: Callable[[], float], classifier: Classifier | None, copied: int) -> float:
     """Return the CPU seconds that work takes longer for each sample that is due in it."""
     work()
     extra = []
     for _ in range(_PAIRS):
-        plain = work()
+        plain = sum(work() for _ in range(_PARTS))
+        spent = 0.0
         try:
-            with Sampler(os.getpid(), _COST_RATE_HZ, classifier=classifier):
-                spent = work()
+            with Sampler(os.getpid(), _COST_RATE_HZ, classifier=classifier, copied=copied) as s:
+                for _ in range(_PARTS):
+                    spent += work()
+                    s.drain()
         except PerfUnavailableError:
             return 0.0
         if spent:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from .calibrate import PageTimer, SampleCost, page_cost, sample_cost
 from .faults import FaultSampler
 from .model import Bin, Kind, Share, StackTime, ThreadTime, Tier
-from .sampler import PerfUnavailableError, Sampler, open_sampler
+from .sampler import PerfUnavailableError, Sampler, open_sampler, stack_bytes
 from .stacks import Names, Spaces, stack_times
 from .target import selected_thp
 from .window import Findings
@@ -108,7 +108,7 @@ class CountedWindow:
         self._timer = PageTimer()
         for _ in range(_FIRST_ROUNDS):
             self._timer.round()
-        self._cost = sample_cost(None) if rate_hz else SampleCost(0.0, 0.0)
+        self._cost = sample_cost(None, stack_bytes(rate_hz)) if rate_hz else SampleCost(0.0, 0.0)
         self._user_samples = 0
         self._threads: dict[int, _Thread] = {}
         self._slices: list[_Slice] = []

@@ -31,7 +31,7 @@ from .model import Kind, PythonJoin, ThreadTime, Tier
 from .perf_map import PYTHON
 from .procfs import NoSuchProcessError
 from .python_stacks import Joined, PySpy, fold, is_python
-from .sampler import BIN_S, PerfUnavailableError, Sampler, Scope, open_sampler
+from .sampler import BIN_S, PerfUnavailableError, Sampler, Scope, open_sampler, stack_bytes
 from .skid import corrections, fault_skid_s
 from .stacks import Names, Spaces, stack_times
 from .window import Findings
@@ -95,7 +95,7 @@ class SampledWindow:
         process = family.process
         self._rate_hz = rate_hz
         self._classifier, notes = _classifier()
-        self._cost = sample_cost(self._classifier)
+        self._cost = sample_cost(self._classifier, stack_bytes(rate_hz))
         self._skid_s = fault_skid_s(self._classifier)
         self._process = process
         self._alone = not process.shares_pages()

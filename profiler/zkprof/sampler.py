@@ -223,6 +223,8 @@ class Sampler:
         one, which is supplied with what is mapped in them.
     trace
         Sample not CPU time but count what passes these tracepoints.
+    copied
+        How many bytes of the stack each sample brings along; None for what suits the rate.
 
     Raises
     ------
@@ -248,6 +250,7 @@ class Sampler:
         faults: int = 0,
         maps_of: Sampler | None = None,
         trace: Tracepoints | None = None,
+        copied: int | None = None,
     ) -> None:
         self.scope = scope
         self.start_ns = time.monotonic_ns() if start_ns is None else start_ns
@@ -269,7 +272,11 @@ class Sampler:
                 "keep_kernel": learn,
                 "keep_moments": keep_moments,
                 "jitter": jitter,
-                "stack_bytes": 0 if learn or trace else stack_bytes(rate_hz),
+                "stack_bytes": 0
+                if learn or trace
+                else stack_bytes(rate_hz)
+                if copied is None
+                else copied,
                 "rate_hz": rate_hz,
                 "faults": faults,
                 "maps_of": maps_of.handle if maps_of else ffi.NULL,

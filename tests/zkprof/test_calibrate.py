@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from tests.zkprof.conftest import possible
+from zkprof import calibrate
 from zkprof._native import ffi, lib
 from zkprof.bootstrap import shares
 from zkprof.calibrate import SampleCost, page_cost, sample_cost
 from zkprof.classify import Classifier, NoKernelSymbolsError
+from zkprof.family import Family
 from zkprof.model import Tier
+from zkprof.procfs import Process
+from zkprof.sampled import SampledWindow
+from zkprof.sampler import Counts, Sampler, stack_bytes
 from zkprof.skid import fault_skid_s
 
 
@@ -45,9 +52,44 @@ def test_a_sample_costs_between_nothing_and_a_millisecond() -> None:
         classifier: Classifier | None = Classifier()
     except NoKernelSymbolsError:
         classifier = None
-    cost = sample_cost(classifier)
+    cost = sample_cost(classifier, 8192)
     assert 0 <= cost.user_s < 1e-3
     assert 0 <= cost.kernel_s < 1e-3
+
+
+def test_samples_are_priced_with_the_stacks_that_they_bring(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if reason := possible(Tier.KERNEL):
+        pytest.skip(reason)
+    seen: list[Counts] = []
+    copied: list[int | None] = []
+
+    class Watched(Sampler):
+        def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401
+            copied.append(named["copied"])
+            super().__init__(*args, **named)
+
+        drains = 0
+
+        def drain(self, timeout_s: float = 0.0) -> None:
+            super().drain(timeout_s)
+            self.drains += 1
+
+        def close(self) -> None:
+            if self.handle:
+                # A full ring takes no more samples, and those seem to cost less.
+                assert self.drains == calibrate._PARTS
+                seen.append(self.counts)
+            super().close()
+
+    monkeypatch.setattr(calibrate, "Sampler", Watched)
+    with Process(os.getpid()) as process:
+        # Of this window alone: its classifier is its own, and the cost cached by it.
+        SampledWindow(Family(process, follow=False), 199.0).close()
+    assert set(copied) == {stack_bytes(199.0)}
+    assert stack_bytes(199.0) > stack_bytes(4999.0)
+    assert sum(c.samples for c in seen) > 100
 
 
 def test_samples_cost_what_they_hit() -> None:

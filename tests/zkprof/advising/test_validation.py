@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benches.zkprof import table
+from benches.zkprof import race, table
 from benches.zkprof.__main__ import main
 from benches.zkprof.document import Conditions, document, earlier, together
 from benches.zkprof.judge import ClassRow, Judgement, Said, Saving
@@ -30,7 +32,7 @@ from zkprof.model import Kind, Tier
 from zkprof.skid import FAULTS, corrections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from zkprof.model import Measurement
@@ -204,6 +206,44 @@ def test_pieces_make_one_table(measurement: Make, tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(BenchError, match="not a table of this command"):
             earlier(file, HOW)
+
+
+def test_unwatched_batches_wait_as_long_as_attaching_takes(
+    measurement: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    now = 0.0
+
+    class Time:
+        @staticmethod
+        def monotonic() -> float:
+            return now
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            log.append(f"wait {seconds:g}")
+
+    @contextmanager
+    def attached(_pid: int, tiers: tuple[Tier], _rate_hz: float, out: Outcome) -> Iterator[None]:
+        nonlocal now
+        now += 1.5
+        out.reports[tiers[0]] = measurement()
+        log.append("attach")
+        yield
+        now += 7.0
+
+    def batch(_: object) -> Batch:
+        log.append("batch")
+        return Batch(1.0, 1.0, 0, {})
+
+    monkeypatch.setattr(race, "time", Time)
+    monkeypatch.setattr(race, "_watched", attached)
+    monkeypatch.setattr(race, "_batch", batch)
+    monkeypatch.setattr(race, "_started", lambda *_: nullcontext(SimpleNamespace(pid=1)))
+    plain, watched, reports = race.watched_or_not([], {}, 2, Tier.KERNEL, 199.0)
+    assert (len(plain), len(watched), len(reports)) == (2, 2, 2)
+    watch, rest = ["attach", "batch"], ["wait 1.5", "batch"]
+    assert log == ["batch", *watch, *rest, *rest, *watch]
 
 
 def test_savings_are_paired() -> None:
