@@ -9,7 +9,9 @@ calibrating thread, so a busy machine disturbs them little.
 
 from __future__ import annotations
 
+import mmap
 import os
+import resource
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +35,7 @@ _PAIRS = 7
 _PARTS = 8
 _SPIN_ROUNDS = 1_000_000
 _COST_RATE_HZ = 4999.0
+_HUGE_PAGES, _HUGE_ROUNDS = 16, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,36 @@ def page_cost() -> PageCost:
             break
         timer.round()
     return timer.cost()
+
+
+@cache
+def huge_page_ns(page_bytes: int) -> float:
+    """Measure what the first touch of a huge page costs (some milliseconds, once).
+
+    Returns
+    -------
+    float
+        Nanoseconds of CPU time; 0 where this process got none.
+    """
+    taken: list[float] = []
+    with mmap.mmap(-1, (_HUGE_PAGES + 1) * page_bytes, mmap.MAP_PRIVATE) as region:
+        region.madvise(mmap.MADV_HUGEPAGE)
+        with ffi.from_buffer("char[]", region) as memory:
+            first = -int(ffi.cast("uintptr_t", memory)) % page_bytes
+        starts = range(first, first + _HUGE_PAGES * page_bytes, page_bytes)
+        for _ in range(_HUGE_ROUNDS):
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+            began = time.thread_time_ns()
+            for start in starts:
+                region[start] = 1
+            taken_ns = time.thread_time_ns() - began
+            for start in starts:
+                region[start + page_bytes - 1] = 1
+            faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+            if faults < 2 * _HUGE_PAGES:  # else small ones came
+                taken.append(taken_ns / _HUGE_PAGES)
+            region.madvise(mmap.MADV_DONTNEED)
+    return median(taken) if taken else 0.0
 
 
 @dataclass(frozen=True, slots=True)

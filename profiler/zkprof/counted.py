@@ -5,7 +5,8 @@
 the kernel.  Faults times the calibrated cost of a first touch is the time in
 faults; pages that were faulted in and are not there any more must have been
 unmapped, at a calibrated cost as well; both together cannot exceed the kernel's
-time.
+time.  Where some came in huge pages (`huge`), as many at least are added, and the
+high end is all of the kernel's time.
 
 How much the kernel's time is, /proc says in ticks (`Tier.PROC`).  Unprivileged
 perf says it better (`Tier.USER`): its clock runs on in kernel mode but takes
@@ -23,12 +24,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .calibrate import PageTimer, SampleCost, page_cost, sample_cost
+from .calibrate import PageTimer, SampleCost, huge_page_ns, page_cost, sample_cost
+from .estimate import ZEROING_SHARE
 from .faults import FaultSampler
+from .huge import HugeFaults, huge_page_bytes
 from .model import Bin, Kind, Share, StackTime, ThreadTime, Tier
 from .sampler import PerfUnavailableError, Sampler, open_sampler, stack_bytes
+from .shares import added, capped, part, rest
 from .stacks import Names, Spaces, stack_times
-from .target import selected_thp
 from .window import Findings
 
 if TYPE_CHECKING:
@@ -48,6 +51,8 @@ _ONE_KIND = (
 _FIRST_ROUNDS = 3
 # Of the CPU time, in the kernel and not by faults on small pages: worth a word.
 _UNEXPLAINED = 0.15
+# Of the CPU time: rises of memory that cost less may be by chance.
+_LEAST_HUGE = 0.01
 # Of the faults, as copies after a fork: the same.
 _COPIED = 0.05
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -81,6 +86,8 @@ class _Split:
 
     kernel: Share
     touch: Share
+    huge: Share
+    """First touches of huge pages; the others are of small ones."""
     unmap: Share
 
 
@@ -120,6 +127,7 @@ class CountedWindow:
         if rate_hz is not None:
             self._open(family, rate_hz)
         family.watch_kinds()
+        self._huge = HugeFaults(family)
         self._polled = time.monotonic()
         for tid, stat in self._stats():
             self._threads[tid] = _Thread(stat.comm, stat)
@@ -148,13 +156,14 @@ class CountedWindow:
 
     def wait(self, timeout_s: float) -> None:
         """Let `timeout_s` pass."""
+        timeout_s -= self._huge.burst(timeout_s)
         if self._sampler:
             self._spaces.supply(self._sampler)
             if self._faults:
                 timeout_s -= self._faults.burst()
             self._sampler.drain(max(0.0, timeout_s))
         else:
-            time.sleep(timeout_s)
+            time.sleep(max(0.0, timeout_s))
         if time.monotonic() - self._polled >= POLL_S:
             self._poll()
 
@@ -209,7 +218,8 @@ class CountedWindow:
         anon = max(
             0.0, (kinds.get(Kind.FAULT_ANON, 0.0) if kinds else 1 - self._family.files) - copied
         )
-        mm_s = split.touch.seconds + split.unmap.seconds
+        touch_s = split.touch.seconds + split.huge.seconds
+        mm_s = touch_s + split.unmap.seconds
         # Threads were read at other moments than the process, and some ended
         # unread: their sums are made to agree with the process's totals.
         in_threads_s = sum(thread.cpu_s for thread in self._threads.values())
@@ -218,15 +228,20 @@ class CountedWindow:
         per_fault = mm_s / faults if faults else 0.0
         nothing = Share(0.0, 0.0, 0.0)
         classes = dict.fromkeys(Kind, nothing) | {
-            Kind.FAULT_ANON: _part(split.touch, anon),
-            Kind.FAULT_COW: _part(split.touch, copied),
-            Kind.FAULT_FILE: _part(split.touch, max(0.0, 1 - anon - copied)),
+            Kind.FAULT_ANON: added(part(split.touch, anon), split.huge, split.kernel.high),
+            Kind.FAULT_COW: part(split.touch, copied),
+            Kind.FAULT_FILE: part(split.touch, max(0.0, 1 - anon - copied)),
             Kind.UNMAP: split.unmap,
-            Kind.KERNEL: _rest(split.kernel, mm_s),
+            Kind.KERNEL: rest(split.kernel, mm_s),
             Kind.USER: Share(
                 cpu_s - split.kernel.seconds, cpu_s - split.kernel.high, cpu_s - split.kernel.low
             ),
         }
+        cleared = _cleared(part(split.touch, anon), split.huge)
+        if touch_s:
+            # Of the time of faults from here on, not of their number.
+            anon = classes[Kind.FAULT_ANON].seconds / touch_s
+            copied = classes[Kind.FAULT_COW].seconds / touch_s
         unmap_part = split.unmap.seconds / mm_s if mm_s else 0.0
         threads = [
             _thread_time(tid, thread, scale, per_fault, unmap_part, (anon, copied))
@@ -236,7 +251,7 @@ class CountedWindow:
         return Findings(
             cpu_s=cpu_s,
             classes=classes,
-            overlays={},
+            overlays=cleared,
             threads=tuple(sorted(threads, key=lambda thread: -thread.cpu_s)),
             bins=tuple(_bin(piece, scale, per_fault, anon) for piece in self._slices),
             samples=self._user_samples,
@@ -247,7 +262,7 @@ class CountedWindow:
                 *self._notes,
                 *([] if kinds else [_ONE_KIND]),
                 *_forks(copied),
-                *_limits(_rest(split.kernel, mm_s).seconds, cpu_s),
+                *_limits(rest(split.kernel, mm_s).seconds, split.huge.seconds, cpu_s),
             ),
             stacks=self._stacks(classes),
             frames=tuple(self._names.frames),
@@ -285,18 +300,26 @@ class CountedWindow:
 
     def _split(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float, copies: int) -> _Split:
         kernel = self._kernel(first, last, cpu_s)
-        faults = max(0, last.minor_faults - first.minor_faults)
+        counted = max(0, last.minor_faults - first.minor_faults)
+        least, likely = self._huge.count(last.t - first.t)
+        faults = max(0, counted - round(likely))
         grown = max(0, last.rss - first.rss) // _PAGE
         released = max(0, faults - copies - grown)
         cost = self._timer.cost()
         # The kernel's time is known to some error only: its upper end is the cap.
         limit = kernel.high
-        touch = _capped(faults, cost.touch_low, cost.touch_ns, cost.touch_high, limit)
+        touch = capped(faults, cost.touch_low, cost.touch_ns, cost.touch_high, limit)
         limit -= touch.seconds
-        unmap = _capped(released, cost.unmap_low, cost.unmap_ns, cost.unmap_high, limit)
-        at_least = touch.seconds + unmap.seconds
+        unmap = capped(released, cost.unmap_low, cost.unmap_ns, cost.unmap_high, limit)
+        # Giving back huge pages takes hardly any time.
+        limit -= unmap.seconds
+        huge_s = huge_page_ns(self._huge.page_bytes) / 1e9 if likely else 0.0
+        huge = Share(min(likely * huge_s, limit), min(least * huge_s, limit), limit)
+        if huge.seconds < _LEAST_HUGE * cpu_s:
+            huge = Share(0.0, 0.0, 0.0)
+        at_least = touch.seconds + unmap.seconds + huge.seconds
         kernel = Share(max(kernel.seconds, at_least), kernel.low, kernel.high)
-        return _Split(kernel, touch, unmap)
+        return _Split(kernel, touch, huge, unmap)
 
     def _kernel(self, first: MemoryPoint, last: MemoryPoint, cpu_s: float) -> Share:
         """Return the kernel's part of `cpu_s`."""
@@ -311,24 +334,6 @@ class CountedWindow:
         share = seconds / cpu_s if cpu_s > 0 else 0.0
         error = 1.96 * math.sqrt(looks * share * (1 - share)) * quantum + quantum
         return Share(seconds, max(0.0, seconds - error), min(cpu_s, seconds + error))
-
-
-def _part(whole: Share, part: float) -> Share:
-    return Share(whole.seconds * part, whole.low * part, whole.high * part)
-
-
-def _capped(pages: int, low_ns: float, mid_ns: float, high_ns: float, limit_s: float) -> Share:
-    return Share(
-        seconds=min(pages * mid_ns / 1e9, limit_s),
-        low=min(pages * low_ns / 1e9, limit_s),
-        high=min(pages * high_ns / 1e9, limit_s),
-    )
-
-
-def _rest(whole: Share, part: float) -> Share:
-    return Share(
-        max(0.0, whole.seconds - part), max(0.0, whole.low - part), max(0.0, whole.high - part)
-    )
 
 
 def _thread_time(
@@ -361,6 +366,11 @@ def _bin(piece: _Slice, scale: float, per_fault: float, anon: float) -> Bin:
     return Bin(piece.t, piece.width_s, cpu_s, mm_s)
 
 
+def _cleared(small: Share, huge: Share) -> dict[str, float]:
+    """Say how much of the time the kernel clears pages, where nearly all of a fault is that."""
+    return {"zeroing": ZEROING_SHARE * small.seconds + huge.seconds} if huge.seconds else {}
+
+
 def _forks(copied: float) -> list[str]:
     """Say how many faults were copies, where they are worth a word."""
     text = (
@@ -370,13 +380,18 @@ def _forks(copied: float) -> list[str]:
     return [text] if copied >= _COPIED else []
 
 
-def _limits(unexplained_s: float, cpu_s: float) -> list[str]:
+def _limits(unexplained_s: float, huge_s: float, cpu_s: float) -> list[str]:
     """Say what these numbers cannot show."""
     notes = []
+    if huge_s:
+        notes.append(
+            f"memory rises in huge pages: their faults take {huge_s / cpu_s:.0%} of the time by "
+            "how fast it rises, and perhaps more; kernel stacks would show it"
+        )
     if unexplained_s > _UNEXPLAINED * cpu_s:
-        huge = "" if selected_thp() in ("never", "none") else " (faults on huge pages are possible)"
+        possible = "" if huge_s or not huge_page_bytes() else " (faults on huge pages are possible)"
         notes.append(
             f"{unexplained_s / cpu_s:.0%} of the time is in the kernel for reasons that only "
-            f"kernel stacks can show{huge}"
+            f"kernel stacks can show{possible}"
         )
     return notes

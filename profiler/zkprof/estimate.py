@@ -74,7 +74,7 @@ PAGES_OUT = (Kind.UNMAP, Kind.MADVISE, Kind.MMAP)
 
 # Where zeroing was not measured: the share of a first touch that it takes.
 # 13 % under nested virtualisation, up to half of it on bare metal.
-_ZEROING_SHARE = 0.3
+ZEROING_SHARE = 0.3
 # A thread counts as one that the others may wait for when it ran at least
 # half as long as the busiest one in a slice of so many seconds.
 _BARRIER_S = 0.5
@@ -240,7 +240,7 @@ def _zeroing_returns(m: Measurement, growth: Growth, saved: Range) -> Range:
     """Lower the low end by the zeroing that the allocator may have to do itself."""
     zeroing = m.overlays.get("zeroing")
     if zeroing is None:
-        zeroing = _ZEROING_SHARE * _seconds(m, Kind.FAULT_ANON)
+        zeroing = ZEROING_SHARE * _seconds(m, Kind.FAULT_ANON)
     if m.traffic and growth.faulted:
         # The kernel clears what is touched, a memset all that was asked for.
         zeroing *= max(1.0, m.traffic.mapped / growth.faulted)

@@ -19,7 +19,7 @@ from zkprof.measure import TierUnavailableError, measure
 from zkprof.model import Kind, Measurement, Tier
 from zkprof.procfs import NoSuchProcessError, Process
 from zkprof.sampler import paranoid_level
-from zkprof.target import describe
+from zkprof.target import describe, selected_thp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +81,31 @@ def test_half_of_the_time_in_faults(
     assert share(m, *MM) == pytest.approx(true_share, abs=0.1)
     in_bins = sum(sum(b.mm_s.values()) for b in m.bins)
     assert in_bins / m.cpu_s == pytest.approx(share(m, *MM), abs=0.08)
+
+
+def test_huge_pages_are_dear_faults(
+    compiled: Callable[..., Path], run: Callable[..., Any], tier: Tier
+) -> None:
+    if selected_thp() == "never":
+        pytest.skip("this machine gives no huge pages")
+    with run(compiled("workload"), "huge") as target:
+        m = measure_cpu(target.pid, 2.5, tier)
+        target.terminate()
+        words = target.stdout.readline().split()
+    truth = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    true_share = truth["touch"] / sum(truth.values())
+    # Small pages would be some hundred thousand.
+    assert (m.memory[-1].minor_faults - m.memory[0].minor_faults) / m.cpu_s < 50_000
+    check_consistency(m)
+    anon = m.classes[Kind.FAULT_ANON]
+    # Without kernel stacks it is a range: what was seen to rise, and all that it may be.
+    assert anon.seconds / m.cpu_s > true_share / 3
+    assert anon.seconds / m.cpu_s < true_share + 0.1
+    assert anon.high / m.cpu_s > true_share - 0.1
+    # If it is asked for by calloc, it has to be cleared as well: nothing may be saved.
+    assert m.overlays["zeroing"] > 0.7 * anon.seconds
+    if tier is Tier.KERNEL:
+        assert share(m, Kind.FAULT_ANON) == pytest.approx(true_share, abs=0.1)
 
 
 def test_arithmetic_only(

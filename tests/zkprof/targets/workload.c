@@ -9,6 +9,7 @@
  *
  *   faults        map, touch, unmap small pages
  *   mixed         the same with as much arithmetic in between
+ *   huge          the same with huge pages, 64 MiB of them
  *   compute       arithmetic only
  *   file PATH     map PATH, read each of its pages, unmap
  *   populate      map with all pages filled in by the kernel, unmap
@@ -111,6 +112,26 @@ static void mixed(void)
     uint64_t before = touch_ns + unmap_ns;
     faults();
     compute(touch_ns + unmap_ns - before);
+}
+
+static void huge(void)
+{
+    size_t one = (size_t)2 << 20, len = 33 * one;
+    char *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        exit(1);
+    madvise(p, len, MADV_HUGEPAGE);
+    volatile char *first = p + (-(uintptr_t)p & (one - 1));
+    uint64_t before = now();
+    for (size_t i = 0; i < 32 * one; i += PAGE)
+        first[i] = 1;
+    uint64_t touched = now();
+    munmap(p, len);
+    uint64_t unmapped = now();
+    touch_ns += touched - before;
+    unmap_ns += unmapped - touched;
+    compute(unmapped - before);
 }
 
 static void file(const char *path)
@@ -340,6 +361,8 @@ int main(int argc, char **argv)
             faults();
         else if (strcmp(mode, "mixed") == 0)
             mixed();
+        else if (strcmp(mode, "huge") == 0)
+            huge();
         else if (strcmp(mode, "compute") == 0)
             compute(10000000);
         else if (strcmp(mode, "file") == 0)
