@@ -35,7 +35,7 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]], left: int = 1) ->
 
 
 def _name(case: Case) -> str:
-    return f"{case.prover}, {case.size:,}"
+    return f"{case.prover}, {case.size:,}, {case.threads}"
 
 
 def _overview(rows: dict[Case, list[Summary]], checked: Sequence[Aim]) -> str:
@@ -43,28 +43,36 @@ def _overview(rows: dict[Case, list[Summary]], checked: Sequence[Aim]) -> str:
     body = []
     for case, own in rows.items():
         ours, glibc = row_of(own, OWN), row_of(own, "glibc")
-        others = [row for row in own if not is_own(row.allocator)]
-        if ours is None or not others:
+        time = next((one for one in checked if (one.case, one.aim) == (case, "prove time")), None)
+        if ours is None or time is None:
             continue
-        best = min(others, key=lambda row: row.wall_s)
-        time = next(one for one in checked if (one.case, one.aim) == (case, "prove time"))
+        ratio, _, name = time.figure.removesuffix("'s").partition(" of ")
+        best = row_of(own, name)
         body.append(
             (
                 _name(case),
                 _brief(glibc),
-                f"{best.allocator}: {_brief(best)}",
+                f"{name}: {_brief(best)}",
                 _brief(ours),
-                time.figure.partition(" of ")[0],
+                ratio,
                 f"{ours.peak_rss_kib / glibc.peak_rss_kib:.3f}" if glibc else "-",
                 f"{100 * ours.hit_rate:.1f} %" if ours.hit_rate is not None else "-",
             )
         )
     if not body:
         return ""
-    head = ("prover, size", "glibc", "best other", OWN, "time to best", "peak to glibc", "hits")
+    head = (
+        "prover, size, threads",
+        "glibc",
+        "best other",
+        OWN,
+        "time to best",
+        "peak to glibc",
+        "hits",
+    )
     legend = (
-        "Wall seconds of a warm proof, page faults, peak MiB. *Time to best*: the ratio of "
-        "the medians, with its 95 % interval."
+        "Wall seconds of a warm proof, page faults, peak MiB. *Time to best*: the median of "
+        "the ratios of the rounds, with its 95 % interval."
     )
     return f"## {OWN} beside the best\n\n{_table(head, body, 4)}\n\n{legend}"
 
@@ -94,7 +102,7 @@ def _predictions(predictions: Sequence[Prediction]) -> str:
     if not body:
         return ""
     head = (
-        *("prover, size", "verdict", "CPU saving said", "happened"),
+        *("prover, size, threads", "verdict", "CPU saving said", "happened"),
         *("wall saving said", "happened", "within 5 points"),
     )
     return f"## What zkprof said of the run on glibc, and what happened\n\n{_table(head, body, 2)}"
@@ -112,7 +120,7 @@ def _aims(checked: Sequence[Aim]) -> str:
         )
         for one in checked
     ]
-    return f"## Aims\n\n{_table(('prover, size', 'aim', 'verdict', 'figure'), body, 4)}"
+    return f"## Aims\n\n{_table(('prover, size, threads', 'aim', 'verdict', 'figure'), body, 4)}"
 
 
 def _case(case: Case, rows: Sequence[Summary], what: str) -> str:

@@ -158,7 +158,8 @@ def test_two_sizes_are_two_groups_of_rows(
     prove: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert prove("--out", str(out), "--rounds", "1", "--size", "default,large,16") == 0
+    sizes = ("--size", "default,large,16", "--threads", "2")
+    assert prove("--out", str(out), "--rounds", "1", *sizes) == 0
     assert set(rows(out)) == {(n, name) for n in (8, 16) for name in ("glibc", "zknalloc")}
     capsys.readouterr()
     from benches.provers.__main__ import main
@@ -169,7 +170,8 @@ def test_two_sizes_are_two_groups_of_rows(
     assert "8 steps; " in shown
     assert "16 steps; " in shown
     assert (
-        "| fake, 16 | 4.00, 7, 1 | glibc: 4.00, 7, 1 | 3.00, 7, 1 | 0.750 (0.750-0.750) |" in shown
+        "| fake, 16, 2 | 4.00, 7, 1 | glibc: 4.00, 7, 1 | 3.00, 7, 1 | 0.750 (0.750-0.750) |"
+        in shown
     )
 
 
