@@ -6,13 +6,7 @@
 #ifndef ZKN_SECRETS_H
 #define ZKN_SECRETS_H
 
-#include <sys/syscall.h>
-
 #include "testing.h"
-
-#ifndef SYS_memfd_secret
-#define SYS_memfd_secret 447
-#endif
 
 #define ALL                                                                    \
     (ZKN_SECRET_LOCKED | ZKN_SECRET_MEMFD | ZKN_SECRET_DONTDUMP |              \

@@ -2,7 +2,7 @@
  *
  * Surroundings that a container or an administrator makes: no /proc, a file
  * system that cannot be written, huge pages that are switched off, no mapping
- * and no memory to be had.
+ * and no memory to be had, system calls that are forbidden.
  *
  * What must be so before the library starts is made in a mount namespace of the
  * case's own, in which the program starts once more as one of the inner cases.
@@ -274,6 +274,50 @@ static void no_commit(void)
     zkn_free(kept);
 }
 
+/* ---------------------------------------------------------- refused calls */
+
+/* Used in every way that has a way to do without. */
+static void use_all(void)
+{
+    use(64 * MIB);
+    buckets();
+    zkn_free(zkn_realloc(zkn_alloc(16 * MIB), 64 * MIB));
+    zkn_soften_cache();
+    zkn_release_cache();
+    CHECK(stats_now().committed_now, ==, 0);
+    zkn_secret_t *secret = zkn_secret_create(100, 0);
+    CHECK_TRUE(secret != NULL);
+    zkn_secret_destroy(secret);
+    CHECK(stats_now().fallback_system, ==, 0);
+}
+
+/* Looking which pages are there could be an ioctl(), and is none. */
+static void no_ioctl(void)
+{
+    deny(SYS_ioctl, -1, 0);
+    use_all();
+    CHECK(stats_now().syscalls_scan, >, 0);
+    CHECK(stats_now().fallback_scan, ==, 0);
+    CHECK(stats_now().fallback_advise, ==, 0);
+}
+
+/* What containers forbid, all at once; test_limits and test_secret have the
+ * calls that are needed, each alone. */
+static void container(void)
+{
+    deny(SYS_ioctl, -1, 0);
+    deny(SYS_perf_event_open, -1, 0);
+    deny(SYS_mremap, -1, 0);
+    deny(SYS_memfd_secret, -1, 0);
+    use_all();
+    CHECK(stats_now().bytes_moved, ==, 0);
+    CHECK(stats_now().fallback_scan, ==, 0);
+    zkn_secret_t *secret = zkn_secret_create(100, 0);
+    CHECK_TRUE(secret != NULL);
+    CHECK(zkn_secret_info(secret) & ZKN_SECRET_MEMFD, ==, 0);
+    zkn_secret_destroy(secret);
+}
+
 /* ------------------------------------------------------------------ cases */
 
 static const struct test_case cases[] = {
@@ -286,6 +330,8 @@ static const struct test_case cases[] = {
     {"THP disabled", thp_disabled},
     {"no mappings", no_mappings},
     {"no commit", no_commit},
+    {"no ioctl", no_ioctl},
+    {"container", container},
 };
 
 static const struct test_case inner[] = {

@@ -18,12 +18,18 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "zknalloc.h"
 
 #define SKIPPED 77
+
+/* Not in the headers of old kernels. */
+#ifndef SYS_memfd_secret
+#define SYS_memfd_secret 447
+#endif
 
 #define CHECK(left, op, right)                                                 \
     do {                                                                       \
