@@ -83,7 +83,7 @@ static inline void start_case(void)
     }
     char *const arguments[] = {(char *)(uintptr_t)case_program,
                                (char *)(uintptr_t)test->name, NULL};
-    execv("/proc/self/exe", arguments);
+    start_again(arguments);
     _exit(99);
 }
 

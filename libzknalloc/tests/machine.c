@@ -142,7 +142,7 @@ static void start(void)
 {
     char *const arguments[] = {"machine", "inside", (char *)(uintptr_t)what,
                                NULL};
-    execv("/proc/self/exe", arguments);
+    start_again(arguments);
     _exit(99);
 }
 

@@ -86,7 +86,8 @@ static void test_calloc(void)
 
 static void test_aligned(void)
 {
-    for (size_t align = 1; align <= 64 * MIB; align *= 2) {
+    size_t most = (under_valgrind() ? 16 : 64) * MIB;
+    for (size_t align = 1; align <= most; align *= 2) {
         void *ptrs[8];
         for (size_t i = 0; i < 8; i++) {
             size_t size = (i + 1) * 48 * KIB;
@@ -152,7 +153,8 @@ static void test_relocation(void)
             memset(ptr[i] + had, 'a' + i, size[i] - had);
         }
     }
-    CHECK(stats_now().bytes_moved - moved, >=, 8 * MIB);
+    if (!under_valgrind())
+        CHECK(stats_now().bytes_moved - moved, >=, 8 * MIB);
     CHECK(stats_now().committed_now, <=,
           stats_now().live_peak + stats_now().live_peak / 24 + 8 * MIB);
     zkn_free(ptr[0]);

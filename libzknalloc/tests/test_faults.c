@@ -87,7 +87,7 @@ static void start(void)
              next.error, next.lasting);
     setenv(FAULT_PLAN_VARIABLE, text, 1);
     char *const arguments[] = {"test_faults", NULL};
-    execv("/proc/self/exe", arguments);
+    start_again(arguments);
     _exit(99);
 }
 

@@ -17,7 +17,7 @@ static void spawns(void)
 {
     char *const arguments[] = {"true", NULL};
     start_crew(NULL);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < (under_valgrind() ? 5 : 50); i++) {
         pid_t child;
         CHECK(posix_spawnp(&child, "true", NULL, NULL, arguments, environ), ==,
               0);
@@ -63,7 +63,7 @@ static void forks(void)
     skip("the sanitizers do not follow forks of threads");
 #endif
     start_crew(NULL);
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < (under_valgrind() ? 10 : 100); i++) {
         pid_t child = fork();
         if (child == 0) {
             churn((void *)3);
@@ -107,11 +107,11 @@ static void forks_beside_stdio(void)
     FILE *stream = fopencookie(NULL, "w", functions);
     CHECK_TRUE(stream != NULL);
     pthread_t printers[2];
-    alarm(60); /* should it hang */
+    alarm(under_valgrind() ? 600 : 60); /* should it hang */
     for (int i = 0; i < 2; i++)
         CHECK(pthread_create(&printers[i], NULL, print, stream), ==, 0);
     start_crew(NULL);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < (under_valgrind() ? 5 : 50); i++) {
         pid_t child = fork();
         if (child == 0) {
             churn((void *)3);

@@ -114,6 +114,8 @@ static void fragmented(void)
 
 static void moves(void)
 {
+    if (under_valgrind())
+        skip("valgrind refuses moves");
     fragmented();
     CHECK(stats_now().bytes_moved, >=, 100 * MIB);
     CHECK(stats_now().fallback_move, ==, 0);
@@ -263,6 +265,8 @@ static void locked_region(void)
 static void moves_and_releases(void)
 {
     enum { N = 64 };
+    if (under_valgrind())
+        skip("valgrind refuses moves");
     char *ptrs[N] = {NULL};
     uint64_t seed = 5;
     for (int i = 0; i < 8000; i++) {

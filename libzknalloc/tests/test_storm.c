@@ -123,7 +123,7 @@ static int start(const char *self, size_t combination)
             if (value != NULL)
                 setenv(options_tried[i].name, value, 1);
         }
-        execv("/proc/self/exe", arguments);
+        start_again(arguments);
         _exit(99);
     }
     int status;
