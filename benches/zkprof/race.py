@@ -139,32 +139,42 @@ def race(
 
 
 def watched_or_not(
-    command: Sequence[str], env: dict[str, str], rounds: int, tier: Tier, rate_hz: float
-) -> tuple[list[Batch], list[Batch], list[Measurement]]:
+    command: Sequence[str],
+    env: dict[str, str],
+    rounds: int,
+    batches: int,
+    tier: Tier,
+    rate_hz: float,
+) -> tuple[list[float], list[float], list[Measurement]]:
     """Run one process, watched and unwatched in turns.
 
     Attaching takes a second, for which it waits. That alone makes a batch dearer, by most of a
     percent where it only faults: its caches and the pages it gave back are cold. So it waits as
-    long before each batch that is not watched.
+    long before the batches that are not watched. And a window has several batches, as what
+    attaching leaves behind is paid once.
 
     Returns
     -------
     tuple
-        Its batches while nobody watched, those that were watched, and what zkprof said of each.
+        The CPU seconds of so many batches while nobody watched, of as many that were watched,
+        round by round, and what zkprof said of these.
 
     Raises
     ------
     BenchError
         The target failed, or cannot be measured so.
     """
-    plain: list[Batch] = []
-    watched: list[Batch] = []
+    plain: list[float] = []
+    watched: list[float] = []
     reports = []
     waited_s = 0.0
 
-    def rested() -> Batch:
+    def some() -> float:
+        return sum(_batch(process).cpu_s for _ in range(batches))
+
+    def rested() -> float:
         time.sleep(waited_s)
-        return _batch(process)
+        return some()
 
     with _pages() as pages, _started(command, env, pages) as process:
         _batch(process)
@@ -175,7 +185,7 @@ def watched_or_not(
             began = time.monotonic()
             with _watched(process.pid, (tier,), rate_hz, outcome):
                 waited_s = time.monotonic() - began
-                watched.append(_batch(process))
+                watched.append(some())
             if not number % 2:
                 plain.append(rested())
             if problem := outcome.problems.get(tier):

@@ -240,9 +240,10 @@ def test_unwatched_batches_wait_as_long_as_attaching_takes(
     monkeypatch.setattr(race, "_watched", attached)
     monkeypatch.setattr(race, "_batch", batch)
     monkeypatch.setattr(race, "_started", lambda *_: nullcontext(SimpleNamespace(pid=1)))
-    plain, watched, reports = race.watched_or_not([], {}, 2, Tier.KERNEL, 199.0)
-    assert (len(plain), len(watched), len(reports)) == (2, 2, 2)
-    watch, rest = ["attach", "batch"], ["wait 1.5", "batch"]
+    plain, watched, reports = race.watched_or_not([], {}, 2, 3, Tier.KERNEL, 199.0)
+    assert plain == watched == [3.0, 3.0]
+    assert len(reports) == 2
+    watch, rest = ["attach", *3 * ["batch"]], ["wait 1.5", *3 * ["batch"]]
     assert log == ["batch", *watch, *rest, *rest, *watch]
 
 
