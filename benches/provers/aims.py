@@ -16,14 +16,13 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from benches.allocators import OWN
 from benches.summary import is_own
 
+from .pairs import Pair, Warm, pairs, ratio, wall, whole
 from .profile import TOLERANCE, Prediction, Profile
 from .registry import PROVERS
 from .report import Case, case_of, groups, row_of, summarise
@@ -31,9 +30,6 @@ from .runner import Run
 
 TIME, MEMORY, HITS = 1.01, 1.02, 0.95
 _DRAWS = 2000
-
-Pair = tuple[list[float], list[float]]
-"""Seconds of warm proofs, ours and another's, of two processes of one round."""
 
 MET, OPEN, MISSED = "met", "open", "MISSED"
 
@@ -89,57 +85,29 @@ def check(
 def _time(case: Case, runs: Sequence[Run]) -> list[Aim]:
     """Hold our time against the fastest other setting."""
     others = dict.fromkeys(run.allocator for run in runs if not is_own(run.allocator))
-    against = {name: found for name in others if (found := _pairs(runs, name))}
-    if not against:  # ours alone was measured anew, say: all of it against all of theirs
-        against = {name: [(_walls(runs, OWN), _walls(runs, name))] for name in others}
+    against = {name: found for name in others if (found := pairs(runs, OWN, name))}
+    if not against:  # ours alone was measured anew, say
+        against = {name: found for name in others if (found := whole(runs, OWN, name))}
     if not against:
         return []
-    best = max(against, key=lambda name: _ratio(against[name]))
-    ratio = _ratio(against[best])
+    best = max(against, key=lambda name: ratio(against[name], wall))
+    figure = ratio(against[best], wall)
     low, high = interval(against[best])
-    verdict = MET if ratio <= TIME else OPEN if low <= TIME else MISSED
-    figure = f"{ratio:.3f} ({low:.3f}-{high:.3f}) of {best}'s"
-    return [Aim(*case, "prove time", verdict, figure)]
+    verdict = MET if figure <= TIME else OPEN if low <= TIME else MISSED
+    text = f"{figure:.3f} ({low:.3f}-{high:.3f}) of {best}'s"
+    return [Aim(*case, "prove time", verdict, text)]
 
 
-def _walls(runs: Iterable[Run], allocator: str) -> list[float]:
-    return [proof.wall_s for run in runs if run.allocator == allocator for proof in run.proofs[1:]]
-
-
-def _pairs(runs: Sequence[Run], allocator: str) -> list[Pair]:
-    """Return the warm times of our processes, each with the other's of the same round.
-
-    Rounds are of one slice, so minutes apart at most: a machine that is some percent
-    slower an hour later is so for both.
-    """
-
-    def rounds(name: str) -> dict[tuple[int, int], list[float]]:
-        seen: Counter[int] = Counter()
-        found = {}
-        for run in runs:
-            if run.allocator == name:
-                found[run.slice, seen[run.slice]] = [proof.wall_s for proof in run.proofs[1:]]
-                seen[run.slice] += 1
-        return found
-
-    ours, theirs = rounds(OWN), rounds(allocator)
-    return [(walls, theirs[key]) for key, walls in ours.items() if key in theirs]
-
-
-def _ratio(pairs: Iterable[Pair]) -> float:
-    return median(median(ours) / median(theirs) for ours, theirs in pairs)
-
-
-def interval(pairs: Sequence[Pair]) -> tuple[float, float]:
+def interval(found: Sequence[Pair]) -> tuple[float, float]:
     """Return the 95 % interval of our time over the other's, by resampling."""
     draws = random.Random(1)
 
-    def draw() -> float:
-        drawn = draws.choices(pairs, k=len(pairs))
-        return _ratio([(_again(ours), _again(theirs)) for ours, theirs in drawn])
+    def again(warm: Warm) -> Warm:
+        return draws.choices(warm, k=len(warm))
 
-    def _again(walls: list[float]) -> list[float]:
-        return draws.choices(walls, k=len(walls))
+    def draw() -> float:
+        drawn = draws.choices(found, k=len(found))
+        return ratio([(again(ours), again(theirs)) for ours, theirs in drawn], wall)
 
     ratios = sorted(draw() for _ in range(_DRAWS))
     return ratios[round(_DRAWS * 0.025)], ratios[round(_DRAWS * 0.975) - 1]

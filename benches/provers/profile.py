@@ -3,8 +3,8 @@
 
 zkprof starts once the first proof is there, because a cold proof is the price
 of the memory and not of the allocator.  What it predicts is then held against
-what happened: the saving of libzknalloc's warm proofs over those on glibc, medians
-of all runs.
+what happened: the saving of libzknalloc's warm proofs over those on glibc in the same
+round.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 
 from benches.allocators import OWN
 
-from .report import Case, Summary, case_of, row_of
+from .pairs import cpu, pairs, ratio, wall, whole
+from .report import Case, case_of
 from .runner import Progress, Run, Workload
 from .tools import zkprof
 
@@ -142,10 +143,10 @@ class Prediction:
         return self.off <= TOLERANCE
 
 
-def compare(said: Profile, rows: Sequence[Summary]) -> Prediction | None:
-    """Hold a profile against its case's rows; None where glibc's or ours is missing."""
-    before, after = row_of(rows, "glibc"), row_of(rows, OWN)
-    if before is None or after is None:
+def compare(said: Profile, runs: Sequence[Run]) -> Prediction | None:
+    """Hold a profile against its case's runs; None where glibc's or ours are missing."""
+    found = pairs(runs, OWN, "glibc") or whole(runs, OWN, "glibc")
+    if not found:
         return None
     nothing = {"low": 0.0, "mid": 0.0, "high": 0.0}
     said_cpu = said.estimate["saving_cpu"] if said.preloadable else nothing
@@ -157,11 +158,11 @@ def compare(said: Profile, rows: Sequence[Summary]) -> Prediction | None:
         cpu_low=said_cpu["low"],
         cpu_mid=said_cpu["mid"],
         cpu_high=said_cpu["high"],
-        cpu_happened=1 - after.cpu_s / before.cpu_s,
+        cpu_happened=1 - ratio(found, cpu),
         wall_low=said_wall["low"],
         wall_mid=said_wall["mid"],
         wall_high=said_wall["high"],
-        wall_happened=1 - after.wall_s / before.wall_s,
+        wall_happened=1 - ratio(found, wall),
     )
 
 

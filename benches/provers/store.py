@@ -122,8 +122,10 @@ class Results:
 
     def predictions(self) -> list[profile.Prediction]:
         """Hold every profile against the rows of its case."""
-        rows = report.groups(report.summarise(self.runs))
-        made = (profile.compare(one, rows.get(one.case, ())) for one in self.profiles)
+        made = (
+            profile.compare(one, [run for run in self.runs if report.case_of(run) == one.case])
+            for one in self.profiles
+        )
         return [one for one in made if one is not None]
 
     def document(self) -> dict[str, Any]:
