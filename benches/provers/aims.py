@@ -25,7 +25,7 @@ from benches.summary import is_own
 from .pairs import Pair, Warm, pairs, ratio, wall, whole
 from .profile import TOLERANCE, Prediction, Profile
 from .registry import PROVERS
-from .report import Case, case_of, groups, row_of, summarise
+from .report import Case, groups, of_case, row_of, summarise
 from .runner import Run
 
 TIME, MEMORY, HITS = 1.01, 1.02, 0.95
@@ -61,12 +61,11 @@ def check(
     for case, rows in groups(summarise(runs)).items():
         ours, glibc = row_of(rows, OWN), row_of(rows, "glibc")
         if ours is not None:
-            own = [run for run in runs if case_of(run) == case]
-            found += _time(case, own)
+            found += _time(case, of_case(runs, case))
             if glibc is not None:
-                ratio = ours.peak_rss_kib / glibc.peak_rss_kib
-                verdict = MET if ratio <= MEMORY else MISSED
-                found.append(Aim(*case, "peak memory", verdict, f"{ratio:.3f} of glibc's"))
+                peak = ours.peak_rss_kib / glibc.peak_rss_kib
+                verdict = MET if peak <= MEMORY else MISSED
+                found.append(Aim(*case, "peak memory", verdict, f"{peak:.3f} of glibc's"))
             if ours.hit_rate is not None and PROVERS[case.prover].preload_helps:
                 verdict = MET if ours.hit_rate >= HITS else MISSED
                 figure = f"{ours.hit_rate:.1%} of {ours.hit_rate_of}"
@@ -91,11 +90,11 @@ def _time(case: Case, runs: Sequence[Run]) -> list[Aim]:
     if not against:
         return []
     best = max(against, key=lambda name: ratio(against[name], wall))
-    figure = ratio(against[best], wall)
+    slower = ratio(against[best], wall)
     low, high = interval(against[best])
-    verdict = MET if figure <= TIME else OPEN if low <= TIME else MISSED
-    text = f"{figure:.3f} ({low:.3f}-{high:.3f}) of {best}'s"
-    return [Aim(*case, "prove time", verdict, text)]
+    verdict = MET if slower <= TIME else OPEN if low <= TIME else MISSED
+    figure = f"{slower:.3f} ({low:.3f}-{high:.3f}) of {best}'s"
+    return [Aim(*case, "prove time", verdict, figure)]
 
 
 def interval(found: Sequence[Pair]) -> tuple[float, float]:

@@ -27,7 +27,7 @@ def pairs(runs: Sequence[Run], one: str, other: str) -> list[Pair]:
         found: dict[tuple[int, int], Warm] = {}
         for run in runs:
             if run.allocator == allocator:
-                found[run.slice, seen[run.slice]] = run.proofs[1:]
+                found[run.slice, seen[run.slice]] = run.warm
                 seen[run.slice] += 1
         return found
 
@@ -39,7 +39,7 @@ def whole(runs: Sequence[Run], one: str, other: str) -> list[Pair]:
     """Return all of both as one round: for what was measured at different times only."""
 
     def warm(allocator: str) -> Warm:
-        return [proof for run in runs if run.allocator == allocator for proof in run.proofs[1:]]
+        return [proof for run in runs if run.allocator == allocator for proof in run.warm]
 
     pair = (warm(one), warm(other))
     return [pair] if all(pair) else []
@@ -61,4 +61,4 @@ def wall(proof: Proof) -> float:
 
 def cpu(proof: Proof) -> float:
     """Seconds of CPU time that a proof took."""
-    return proof.user_s + proof.sys_s
+    return proof.cpu_s

@@ -39,6 +39,11 @@ def case_of(one: Run | Summary) -> Case:
     return Case(one.prover, one.size, one.threads)
 
 
+def of_case(runs: Iterable[Run], case: Case) -> list[Run]:
+    """Return the runs of one case."""
+    return [run for run in runs if case_of(run) == case]
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One row of the table."""
@@ -94,7 +99,7 @@ def summarise(runs: Sequence[Run]) -> list[Summary]:
 
 
 def _row(prover: str, size: int, threads: int, allocator: str, runs: list[Run]) -> Summary:
-    warm = [proof for run in runs for proof in run.proofs[1:]]
+    warm = [proof for run in runs for proof in run.warm]
     if not warm:
         raise ValueError("a run needs two proofs or more: the first one is cold")
     walls = [proof.wall_s for proof in warm]
@@ -111,10 +116,8 @@ def _row(prover: str, size: int, threads: int, allocator: str, runs: list[Run]) 
         wall_q1_s=first,
         wall_q3_s=third,
         cold_wall_s=median(run.proofs[0].wall_s for run in runs),
-        cpu_s=median(proof.user_s + proof.sys_s for proof in warm),
-        sys_share=median(
-            proof.sys_s / cpu if (cpu := proof.user_s + proof.sys_s) else 0.0 for proof in warm
-        ),
+        cpu_s=median(proof.cpu_s for proof in warm),
+        sys_share=median(proof.sys_s / proof.cpu_s if proof.cpu_s else 0.0 for proof in warm),
         minor_faults=median(proof.minor_faults for proof in warm),
         peak_rss_kib=median(run.proofs[-1].peak_rss_kib for run in runs),
         hit_rate=rate,

@@ -48,6 +48,11 @@ class Proof:
     hits: int | None = None
     misses: int | None = None
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU time of user and system."""
+        return self.user_s + self.sys_s
+
     @classmethod
     def parse(cls, line: dict[str, Any]) -> Proof:
         """Read one line of the protocol."""
@@ -71,6 +76,11 @@ class Run:
     """The whole process: start, set-up, proofs and their verification."""
     slice: int = 0
     """Which invocation of the command measured it, see :mod:`.store`."""
+
+    @property
+    def warm(self) -> tuple[Proof, ...]:
+        """All proofs but the first."""
+        return self.proofs[1:]
 
     @classmethod
     def parse(cls, saved: dict[str, Any]) -> Run:

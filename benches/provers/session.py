@@ -143,7 +143,7 @@ class Session:
             return
         self.results.runs.append(replace(run, slice=number))
         self.durations.note(run)
-        warm = [proof.wall_s for proof in run.proofs[1:]]
+        warm = [proof.wall_s for proof in run.warm]
         times = " ".join(f"{wall:.2f}" for wall in warm)
         self.say(f"{label}, process {step.number + 1}: {times} s")
 
@@ -172,7 +172,7 @@ class Session:
 
     def show(self, case: Case) -> None:
         """Print the table of one case, of earlier slices too."""
-        runs = [run for run in self.results.runs if report.case_of(run) == case]
+        runs = report.of_case(self.results.runs, case)
         if not runs:
             return
         self.console.print(report.table(report.summarise(runs), runs[0].what))

@@ -108,7 +108,7 @@ class Results:
 
     def processes(self, case: Case, allocator: str) -> int:
         """Return how many processes of a row there are."""
-        return sum(run.allocator == allocator and report.case_of(run) == case for run in self.runs)
+        return sum(run.allocator == allocator for run in report.of_case(self.runs, case))
 
     def forget(self, cases: Iterable[Case], allocators: Iterable[str]) -> None:
         """Drop rows, to measure them anew; with glibc's goes the profile of its run."""
@@ -122,10 +122,7 @@ class Results:
 
     def predictions(self) -> list[profile.Prediction]:
         """Hold every profile against the rows of its case."""
-        made = (
-            profile.compare(one, [run for run in self.runs if report.case_of(run) == one.case])
-            for one in self.profiles
-        )
+        made = (profile.compare(one, report.of_case(self.runs, one.case)) for one in self.profiles)
         return [one for one in made if one is not None]
 
     def document(self) -> dict[str, Any]:
