@@ -83,18 +83,27 @@ def check(
 
 def _time(case: Case, runs: Sequence[Run]) -> list[Aim]:
     """Hold our time against the fastest other setting."""
+    best = best_other(runs)
+    if best is None:
+        return []
+    name, rounds = best
+    slower = ratio(rounds, wall)
+    low, high = interval(rounds)
+    verdict = MET if slower <= TIME else OPEN if low <= TIME else MISSED
+    figure = f"{slower:.3f} ({low:.3f}-{high:.3f}) of {name}'s"
+    return [Aim(*case, "prove time", verdict, figure)]
+
+
+def best_other(runs: Sequence[Run]) -> tuple[str, list[Pair]] | None:
+    """Return the setting of another allocator that did best against ours, and the rounds.
+
+    All runs are of one case; None where there is nothing to compare.
+    """
     others = dict.fromkeys(run.allocator for run in runs if not is_own(run.allocator))
     against = {name: found for name in others if (found := pairs(runs, OWN, name))}
     if not against:  # ours alone was measured anew, say
         against = {name: found for name in others if (found := whole(runs, OWN, name))}
-    if not against:
-        return []
-    best = max(against, key=lambda name: ratio(against[name], wall))
-    slower = ratio(against[best], wall)
-    low, high = interval(against[best])
-    verdict = MET if slower <= TIME else OPEN if low <= TIME else MISSED
-    figure = f"{slower:.3f} ({low:.3f}-{high:.3f}) of {best}'s"
-    return [Aim(*case, "prove time", verdict, figure)]
+    return max(against.items(), key=lambda one: ratio(one[1], wall), default=None)
 
 
 def interval(found: Sequence[Pair]) -> tuple[float, float]:

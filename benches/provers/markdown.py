@@ -12,7 +12,19 @@ from . import aims
 from .aims import Aim
 from .profile import Prediction
 from .registry import PROVERS
-from .report import HEADINGS, Case, Summary, case_of, cells, groups, notes, row_of, summarise
+from .report import (
+    HEADINGS,
+    Case,
+    Summary,
+    case_of,
+    cells,
+    groups,
+    notes,
+    of_case,
+    row_of,
+    summarise,
+)
+from .runner import Run
 from .store import Results, Slice
 
 
@@ -22,7 +34,7 @@ def render(results: Results) -> str:
     what = {case_of(run): run.what for run in results.runs}
     predictions = results.predictions()
     checked = aims.check(results.runs, predictions, results.profiles)
-    parts = [_overview(rows, checked), _predictions(predictions), _aims(checked)]
+    parts = [_overview(rows, results.runs, checked), _predictions(predictions), _aims(checked)]
     parts += [_case(case, own, what[case]) for case, own in rows.items()]
     parts.append(_slices(results.slices))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -38,23 +50,22 @@ def _name(case: Case) -> str:
     return f"{case.prover}, {case.size:,}, {case.threads}"
 
 
-def _overview(rows: dict[Case, list[Summary]], checked: Sequence[Aim]) -> str:
+def _overview(rows: dict[Case, list[Summary]], runs: Sequence[Run], checked: Sequence[Aim]) -> str:
     """Return a line for each case: ours beside glibc and beside the best other setting."""
     body = []
     for case, own in rows.items():
         ours, glibc = row_of(own, OWN), row_of(own, "glibc")
-        time = next((one for one in checked if (one.case, one.aim) == (case, "prove time")), None)
-        if ours is None or time is None:
+        best = aims.best_other(of_case(runs, case))
+        if ours is None or best is None:
             continue
-        ratio, _, name = time.figure.removesuffix("'s").partition(" of ")
-        best = row_of(own, name)
+        time = next(one for one in checked if (one.case, one.aim) == (case, "prove time"))
         body.append(
             (
                 _name(case),
                 _brief(glibc),
-                f"{name}: {_brief(best)}",
+                f"{best[0]}: {_brief(row_of(own, best[0]))}",
                 _brief(ours),
-                ratio,
+                time.figure.partition(" of ")[0],
                 f"{ours.peak_rss_kib / glibc.peak_rss_kib:.3f}" if glibc else "-",
                 f"{100 * ours.hit_rate:.1f} %" if ours.hit_rate is not None else "-",
             )
