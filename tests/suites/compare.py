@@ -11,8 +11,8 @@ under `zk_nalloc.numpy.install()`; where meson and a compiler are installed, Num
 tests of other allocators run too. `cpython-full` is all of `python -m test` without
 network, sound, screens, large files and long computations. It runs in slices of some
 files, with and without the library in turn; `--keep` writes down each slice, and a
-second call goes on where the first one ended. `--before` is a command, such as
-`nice`, to put before each run.
+second call goes on where the first one ended, while `--slices 25-48` runs those alone.
+`--before` is a command, such as `nice`, to put before each run.
 
 Every test must end as it does without the library. A test whose outcome
 differs is run again, up to three times on each side, since tests of threads
@@ -105,6 +105,8 @@ class Suite:
     name: str
     python: str
     before: Sequence[str] = ()
+    only: range | None = None
+    """Numbers of the slices to run, from 1; all for None."""
     keep: Path | None = None
     kept: dict[tuple[str, bool], Result] = field(default_factory=dict)
 
@@ -233,6 +235,8 @@ def differences(suite: Suite) -> list[str]:
     requests = unsteady = 0
     slices = suite.slices()
     for number, files in enumerate(slices, 1):
+        if suite.only is not None and number not in suite.only:
+            continue
         ended: dict[bool, dict[str, str]] = {}
         for library, result in both(suite, files):
             ended[library] = result.outcomes
@@ -267,6 +271,14 @@ def read_kept(keep: Path | None, suite: str) -> dict[tuple[str, bool], Result]:
     }
 
 
+def numbers(text: str) -> range:
+    """Read the numbers of slices: "25-48", or "25"."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not a number, nor FIRST-LAST: {text!r}")
+    return range(int(match[1]), int(match[2] or match[1]) + 1)
+
+
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
@@ -275,6 +287,7 @@ def main() -> int:
     )
     parser.add_argument("--python", default=sys.executable, help="the Python that has the suite")
     parser.add_argument("--before", type=shlex.split, default=[], help="a command before each run")
+    parser.add_argument("--slices", type=numbers, metavar="FIRST-LAST", help="run these alone")
     parser.add_argument("--keep", type=Path, help="a file to write results to and to go on from")
     options = parser.parse_args()
     # A shell that starts this in the background has it, and all tests, ignore SIGINT.
@@ -285,7 +298,9 @@ def main() -> int:
         if needed is None or not exists(options.python, needed):
             parser.error(f"{name}: no such suite, or {options.python} has it not ({needed})")
         kept = read_kept(options.keep, name)
-        found += differences(Suite(name, options.python, options.before, options.keep, kept))
+        found += differences(
+            Suite(name, options.python, options.before, options.slices, options.keep, kept)
+        )
     print(*found, sep="\n")
     return 1 if found else 0
 
