@@ -154,11 +154,12 @@ typedef void zkn_on_unmap_t(void *ctx, void *addr, size_t length);
 /* Set the hooks, before the program's other threads allocate; two NULLs end
  * them, with ON_UNMAP for each range.  What the cache serves already is
  * announced by one call.  While there are hooks, the cache grows by ranges of
- * 32 MiB at least, and moves, softens or gives back nothing of its own accord;
- * zkn_release_cache() and zkn_stage_boundary() give back the ranges of which
- * nothing is live.  Hooks are called without a lock, by any thread that
- * allocates, and may allocate themselves; they must neither fork() nor wait for
- * a thread that does.  They are not inherited by fork():
+ * 32 MiB at least, none of which touches another, so that what is allocated
+ * lies in one range from end to end; and the cache moves, softens or gives back
+ * nothing of its own accord; zkn_release_cache() and zkn_stage_boundary() give
+ * back the ranges of which nothing is live.  Hooks are called without a lock,
+ * by any thread that allocates, and may allocate themselves; they must neither
+ * fork() nor wait for a thread that does.  They are not inherited by fork():
  * the child has none.
  * Errors: -EINVAL where one of the two is NULL, -EBUSY where there are hooks,
  * -ECANCELED where ON_MAP refused what is there already, -ENOMEM. */

@@ -88,29 +88,50 @@ bool commit_run(struct region *run)
     return error == 0;
 }
 
-/* How many pages to add where PAGES are needed. */
+/* Pages that stay free before what is added. */
+static uint32_t gap(void)
+{
+    return load_relaxed(&hooked) ? HOOKS_GAP : 0;
+}
+
+/* How many pages to add where PAGES are needed, the gap not counted. */
 static size_t step(size_t pages)
 {
     size_t least = load_relaxed(&hooked) ? HOOKS_STEP >> heap.page_shift : 1;
     return round_up(max_size(pages, least), HUGE_PAGES);
 }
 
+/* As commit_run(), for a RUN that starts with a gap where there are hooks: it
+ * stays BUSY, unless what follows was refused. */
+static bool commit_step(struct region *run)
+{
+    if (gap() == 0)
+        return commit_run(run);
+    bool done = commit_run(tiling_split(run, gap()));
+    if (!done)
+        tiling_free(run, REGION_BARE);
+    return done;
+}
+
 bool grow_top(uint32_t pages)
 {
     /* A run that could not be made accessible earlier may be now. */
-    struct region *bare = tree_fit(&heap.free[0][REGION_BARE], pages);
+    uint32_t lead = gap();
+    struct region *bare = tree_fit(&heap.free[0][REGION_BARE], lead + pages);
     if (bare != NULL) {
         if (!tiling_stocked())
             return true; /* the caller stocks up and looks again */
-        uint32_t zero, want = (uint32_t)min_size(step(pages), bare->pages);
+        uint32_t zero,
+            want = (uint32_t)min_size(lead + step(pages), bare->pages);
         bare = tiling_carve(bare, bare->page, want, &zero);
         store_relaxed(&bare->state, REGION_BUSY);
-        return commit_run(bare);
+        return commit_step(bare);
     }
 
     uint32_t top = load_relaxed(&heap.top);
     uint32_t tail = top;
-    for (uint32_t at = top; at > 0;) {
+    /* With hooks what is added is a range of its own. */
+    for (uint32_t at = top; lead == 0 && at > 0;) {
         struct region *run = region_at(at - 1);
         if (!is_free(run))
             break;
@@ -120,16 +141,17 @@ bool grow_top(uint32_t pages)
     if (tail + (size_t)pages <= top)
         tail = top;
     size_t limit = heap.span >> heap.page_shift;
-    size_t want = top + step(max_size(tail + (size_t)pages, top + 1) - top);
+    size_t want =
+        top + lead + step(max_size(tail + (size_t)pages, top + 1) - top);
     if (want > limit)
         return false;
     if (!grow_map((uint32_t)want))
         return false;
-    if (load_relaxed(&heap.top) != top || !tiling_stocked())
+    if (load_relaxed(&heap.top) != top || gap() != lead || !tiling_stocked())
         return true; /* other threads were here meanwhile: look again */
     struct region *run = tiling_add(REGION_BUSY, top, (uint32_t)want - top);
     store_relaxed(&heap.top, (uint32_t)want);
-    return commit_run(run);
+    return commit_step(run);
 }
 
 /* ------------------------------------------------------------------ finding */

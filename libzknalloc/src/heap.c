@@ -9,6 +9,7 @@
 
 #include "assemble.h"
 #include "find.h"
+#include "hooks.h"
 #include "os.h"
 #include "tiling.h"
 #include "trim.h"
@@ -183,7 +184,7 @@ bool heap_extend(struct region *region, uint32_t pages, enum heap_source source,
     if (unlikely(!heap_enter()))
         return false;
     uint32_t room = room_after(region, source, more);
-    if (room < more && source == HEAP_ANY &&
+    if (room < more && source == HEAP_ANY && !load_relaxed(&hooked) &&
         region->page + region->pages + room == load_relaxed(&heap.top) &&
         grow_top(more))
         room = room_after(region, source, more);

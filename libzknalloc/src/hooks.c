@@ -55,6 +55,14 @@ int hooks_map(uint32_t page, uint32_t pages)
 
 /* ------------------------------------------------------------ giving back */
 
+/* RANGE is announced no longer, so the gap before it is free.  What was there
+ * when the hooks were set starts at the first page, without one. */
+static void free_gap(struct range range)
+{
+    if (range.page > 0)
+        tiling_free(region_at(range.page - 1), REGION_BARE);
+}
+
 /* The region that covers PAGE: found from the start, since the map knows only
  * where regions begin and end. */
 static struct region *covering(uint32_t page)
@@ -100,6 +108,7 @@ size_t hooks_release(void)
         heap.busy--;
         /* To be announced before it is used again, as new memory is. */
         tiling_free(run, REGION_BARE);
+        free_gap(range);
         done += range.pages - zero;
     }
     return done;
@@ -107,23 +116,34 @@ size_t hooks_release(void)
 
 /* ------------------------------------------------------------ setting */
 
-static int unset(void)
+/* Forget all ranges, with ON_UNMAP for each if TELL, and make what lies between
+ * them, and what was given back, memory like any other.  Called and returns
+ * with the lock. */
+static void forget(bool tell)
 {
-    heap_lock();
-    store_relaxed(&hooked, false);
     while (range_count > 0) {
         struct range range = ranges[--range_count];
-        heap_unlock();
-        denounce(range);
-        heap_lock();
+        if (tell) {
+            heap_unlock();
+            denounce(range);
+            heap_lock();
+        }
+        free_gap(range);
     }
-    /* What was given back need not be announced any more. */
     struct region *bare;
     bool done = true;
     while (done && (bare = tree_fit(&heap.free[0][REGION_BARE], 1)) != NULL) {
         tiling_detach(bare);
         done = commit_run(bare);
     }
+}
+
+static int unset(void)
+{
+    heap_lock();
+    bool told = load_relaxed(&hooked);
+    store_relaxed(&hooked, false);
+    forget(told);
     heap_unlock();
     return 0;
 }
@@ -142,6 +162,9 @@ int hooks_set(zkn_on_map_t *on_map, zkn_on_unmap_t *on_unmap, void *ctx)
     if (held != NULL)
         (void)heap_give(held);
     (void)trim_release();
+    heap_lock();
+    forget(false); /* those of the process that this one was forked from */
+    heap_unlock();
     heap_quiet();
     struct range all = {0, load_relaxed(&heap.top)};
     bool whole = heap.free[0][REGION_BARE].root == NULL;
@@ -168,5 +191,4 @@ int hooks_set(zkn_on_map_t *on_map, zkn_on_unmap_t *on_unmap, void *ctx)
 void hooks_forked(void)
 {
     store_relaxed(&hooked, false);
-    range_count = 0;
 }

@@ -23,6 +23,12 @@
 /* The least that the heap grows by while there are hooks, in bytes. */
 #define HOOKS_STEP (32 * MIB)
 
+/* Pages between one range and the next, which nobody uses.  A driver copies
+ * from memory that lies in one registered range, or in none, so no region may
+ * lie in two: CUDA's says CUDA_ERROR_INVALID_VALUE.  A huge page, so that each
+ * range starts with one. */
+#define HOOKS_GAP ((uint32_t)HUGE_PAGES)
+
 /* Whether there are hooks.  Needs heap.lock, or is a hint. */
 extern HIDDEN _Atomic bool hooked;
 
@@ -36,7 +42,8 @@ HIDDEN int hooks_map(uint32_t page, uint32_t pages);
  * resident.  Called and returns with the lock. */
 HIDDEN size_t hooks_release(void);
 
-/* In a child after fork(): registrations do not outlive it. */
+/* In a child after fork(): registrations do not outlive it.  Gaps stay, since
+ * the tiling may not be touched here, until the child sets hooks of its own. */
 HIDDEN void hooks_forked(void);
 
 #endif /* ZKN_HOOKS_H */

@@ -29,7 +29,8 @@ enum region_state {
     REGION_SPARE,  /* descriptor not in use */
     REGION_LIVE,   /* the program's */
     REGION_HELD,   /* freed by the program, in a magazine or on its way back */
-    REGION_BUSY,   /* one thread's, for a system call outside the lock */
+    REGION_BUSY,   /* one thread's, for a system call outside the lock; or */
+                   /* nobody's, a gap: see hooks.h */
     REGION_DIRTY,  /* free, may be resident, content unspecified */
     REGION_ZERO,   /* free, not resident, reads as zero */
     REGION_SPARSE, /* free, a few pages resident, reads as zero: see zero.h */

@@ -261,6 +261,13 @@ void tiling_lengthen(struct region *region, uint32_t pages, uint32_t *zero)
     region->zero_pages = longest.pages;
 }
 
+struct region *tiling_split(struct region *region, uint32_t pages)
+{
+    uint32_t rest = region->pages - pages;
+    cover(region, region->page, pages);
+    return tiling_add(REGION_BUSY, region->page + pages, rest);
+}
+
 void tiling_shorten(struct region *region, uint32_t pages,
                     enum region_state state)
 {

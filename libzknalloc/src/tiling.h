@@ -35,6 +35,10 @@ HIDDEN void tiling_detach(struct region *region);
 HIDDEN struct region *tiling_carve(struct region *first, uint32_t page,
                                    uint32_t pages, uint32_t *zero);
 
+/* Cut the BUSY REGION in two after PAGES pages; returns the second, BUSY too.
+ */
+HIDDEN struct region *tiling_split(struct region *region, uint32_t pages);
+
 /* Lengthen a LIVE region to PAGES pages out of the free runs that follow it;
  * or cut it to its first PAGES pages and free the rest in STATE. */
 HIDDEN void tiling_lengthen(struct region *region, uint32_t pages,
