@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tomllib
@@ -54,19 +55,24 @@ def _run(command: list[str], fix: str) -> str:
     return done.stdout
 
 
-def build_c(folder: Path) -> Path:
-    """Build the C program and return its path.
+def build_c(folder: Path, sources: Path = SOURCES / "c", program: str = "bench") -> Path:
+    """Build a C program and return its path.
 
     Parameters
     ----------
     folder
         Where to build; kept for the next time.
+    sources
+        Where its CMakeLists.txt is.
+    program
+        Its name.
     """
     tree = folder / "c"
     fix = "install cmake 3.21 or newer and a C compiler"
-    _run(["cmake", "-S", str(SOURCES / "c"), "-B", str(tree)], fix)
-    _run(["cmake", "--build", str(tree)], fix)
-    return tree / "bench"
+    ninja = ["-G", "Ninja"] if shutil.which("ninja") and not shutil.which("make") else []
+    _run(["cmake", "-S", str(sources), "-B", str(tree), *ninja], fix)
+    _run(["cmake", "--build", str(tree), "--parallel", str(len(os.sched_getaffinity(0)))], fix)
+    return tree / program
 
 
 def build_crate(crate: str, folder: Path) -> Path:
