@@ -126,8 +126,7 @@ static void rate(const char *what, size_t length, size_t count, int advice,
         cuda_must(cuda.host_unregister(start + i * length),
                   "cuMemHostUnregister");
     uint64_t end = clock_ns();
-    printf("{\"probe\": \"us a MiB, on and off: %s\", \"answer\": \"%.1f, "
-           "%.1f\"}\n",
+    printf("{\"probe\": \"us/MiB: %s\", \"answer\": \"%.1f on, %.1f off\"}\n",
            what, (double)(between - began) / 1e3 / (double)(size / MIB),
            (double)(end - between) / 1e3 / (double)(size / MIB));
     munmap(mapped, size + align);
