@@ -115,7 +115,9 @@ ZKN_API void zkn_free(void *ptr) ZKN_NOTHROW;
 ZKN_API void zkn_free_sized(void *ptr, size_t size) ZKN_NOTHROW;
 
 /* The number of bytes that may be used at PTR, at least what was asked for;
- * 0 for NULL. */
+ * 0 for NULL.  As with malloc_usable_size(), a program compiled with
+ * _FORTIFY_SOURCE=3 is ended where the compiler sees it use more than it asked
+ * for: ask for all of it with zkn_realloc() then. */
 ZKN_API size_t zkn_usable_size(const void *ptr) ZKN_NOTHROW;
 
 /* Whether PTR points into address space that the cache manages: true for

@@ -20,7 +20,7 @@ static void test_sizes(void)
         CHECK(zkn_owns(ptr), ==, size >= ZKN_THRESHOLD);
         CHECK((uintptr_t)ptr % (size >= ZKN_THRESHOLD ? 64 : 16), ==, 0);
         CHECK(zkn_usable_size(ptr), >=, size);
-        memset(ptr, 0xa5, zkn_usable_size(ptr));
+        memset(whole(ptr), 0xa5, zkn_usable_size(ptr));
         zkn_free_sized(ptr, size);
     }
     CHECK(zkn_usable_size(NULL), ==, 0);

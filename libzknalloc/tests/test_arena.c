@@ -123,7 +123,7 @@ static void bad_arguments(void)
     CHECK_TRUE(zkn_arena_create(most, 0) == NULL);
     CHECK(errno, ==, ENOMEM);
     errno = 0;
-    CHECK_TRUE(zkn_arena_create((size_t)1 << 45, 0) == NULL);
+    CHECK_TRUE(zkn_arena_create((size_t)1 << 48, 0) == NULL);
     CHECK(errno, ==, ENOMEM);
     zkn_arena_destroy(NULL);
 

@@ -71,7 +71,8 @@ static void in_group(void (*body)(void), int *status)
     CHECK(access(group, F_OK), ==, -1);
 }
 
-static void fill(char *ptr, size_t size)
+/* Volatile, or a compiler leaves out what nobody reads. */
+static void fill(volatile char *ptr, size_t size)
 {
     CHECK_TRUE(ptr != NULL);
     for (size_t at = 0; at < size; at += 4096)
@@ -159,8 +160,7 @@ static void out_of_memory(void)
 {
     int status;
     in_group(need_too_much, &status);
-    CHECK_TRUE(WIFSIGNALED(status));
-    CHECK(WTERMSIG(status), ==, SIGKILL);
+    CHECK(status, ==, SIGKILL);
 }
 
 static void below_the_limit(void)

@@ -29,7 +29,7 @@ static void correct(void)
             CHECK((uintptr_t)ptrs[n] % (i % 3 == 0 ? align : 64), ==, 0);
             if (i % 3 != 0)
                 CHECK_TRUE(is_zero(ptrs[n], size));
-            memset(ptrs[n], (int)n, zkn_usable_size(ptrs[n]));
+            memset(whole(ptrs[n]), (int)n, zkn_usable_size(ptrs[n]));
         } else if (i % 5 == 0) {
             ptrs[n] = zkn_realloc(ptrs[n], size);
             CHECK(ptrs[n][0], ==, n);

@@ -17,14 +17,14 @@ static char *take(size_t size)
 {
     char *ptr = zkn_calloc(1, size);
     CHECK_TRUE(is_zero(ptr, size));
-    memset(ptr, 0xab, zkn_usable_size(ptr));
+    memset(whole(ptr), 0xab, zkn_usable_size(ptr));
     return ptr;
 }
 
 static void leave(size_t size)
 {
     char *ptr = zkn_alloc(size);
-    memset(ptr, 0xcd, zkn_usable_size(ptr));
+    memset(whole(ptr), 0xcd, zkn_usable_size(ptr));
     zkn_free(ptr);
 }
 
@@ -116,7 +116,7 @@ static void resized(void)
     for (size_t size = ZKN_THRESHOLD; size <= 32 * MIB; size *= 4) {
         char *ptr = take(size);
         ptr = zkn_realloc(ptr, 2 * size + 5000);
-        memset(ptr, 0xef, zkn_usable_size(ptr));
+        memset(whole(ptr), 0xef, zkn_usable_size(ptr));
         char *behind = take(size);
         ptr = zkn_realloc(ptr, size + ZKN_THRESHOLD);
         zkn_free(take(size));

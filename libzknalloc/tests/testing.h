@@ -105,6 +105,15 @@ static inline size_t huge_bytes(void)
     return kib << 10;
 }
 
+/* PTR, of which the compiler no longer knows how much was asked for: with
+ * _FORTIFY_SOURCE=3, which some distributions set, the program would be ended
+ * where it uses all of the usable size. */
+static inline void *whole(void *ptr)
+{
+    __asm__ volatile("" : "+r"(ptr));
+    return ptr;
+}
+
 static inline bool is_zero(const void *ptr, size_t size)
 {
     const unsigned char *bytes = (const unsigned char *)ptr;
