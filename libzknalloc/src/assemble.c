@@ -21,8 +21,8 @@ static unsigned long moved[HEAP_SPAN_MOST / HUGE_PAGE / BITS];
 static bool refused;
 
 /* The kernel refused a move of several huge pages, over a boundary between
- * mappings that the program made (by mlock(), or madvise()): from now on each
- * goes alone. */
+ * mappings that the program made (by mlock(), or madvise()) or that did not
+ * join: from now on each goes alone. */
 static bool singly;
 
 bool assemble_able(void)

@@ -13,14 +13,23 @@
  * neighbours', so the number of mappings grows by two a move at most.  moves
  * counts the huge pages that were moved; past MOVES_MOST memory is given back
  * instead, and where moved pages lie it is given back by mapping the range
- * afresh, which makes one mapping of it again.
+ * afresh, which makes one mapping of it again, as a rule.
+ *
+ * As a rule: the kernel joins two mappings that were touched only where both
+ * have the same anon_vma.  Parts of what was one mapping have; what was first
+ * touched as a mapping of its own has another, and stays one.  That is so where
+ * the heap grew behind something moved or sparse, or in two threads of which
+ * the later one was the first to have its part accessible; and in a child of
+ * fork() what was mapped afresh does not join what the parent had touched.  All
+ * mappings are whole huge pages, so there is at most one for each below the
+ * top: in a heap of up to 127 GiB fewer than a process may have.
  */
 #ifndef ZKN_ASSEMBLE_H
 #define ZKN_ASSEMBLE_H
 
 #include "tiling.h"
 
-/* The most huge pages that lie where they were moved to: even with a mapping
+/* The most huge pages that lie where they were moved to: even with two mappings
  * for each, far below vm.max_map_count, 65 530. */
 #define MOVES_MOST 4096
 
