@@ -139,6 +139,8 @@ class Stats:
     """Times such a region's pages were given back."""
     fallback_scan: int
     """Looks into the page table that failed."""
+    bytes_spread: int
+    """Bytes that the threads which touch them clear."""
     cache_bytes: int
     """The ceiling of the cache in force."""
     classes: tuple[ClassStats, ...]

@@ -210,7 +210,8 @@ ZKN_API int zkn_set_region_hooks(zkn_on_map_t *on_map, zkn_on_unmap_t *on_unmap,
     X(GAUGE, regions_now, "live regions")                                      \
     X(COUNTER, sparse_takes, "zeroed requests served in small pages")          \
     X(COUNTER, sparse_drops, "times such a region's pages were given back")    \
-    X(COUNTER, fallback_scan, "looks into the page table that failed")
+    X(COUNTER, fallback_scan, "looks into the page table that failed")         \
+    X(COUNTER, bytes_spread, "bytes that the threads which touch them clear")
 
 /* Rows of zkn_stats_t.classes: one per power of two from ZKN_THRESHOLD. */
 #define ZKN_STATS_CLASSES 24

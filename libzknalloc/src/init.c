@@ -9,7 +9,6 @@
 #include "init.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -60,14 +59,6 @@ static bool reserve(size_t ceiling)
     return false;
 }
 
-static size_t cpus(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    return max_size((size_t)CPU_COUNT(&set), 1);
-}
-
 static void init(void)
 {
     options_load();
@@ -78,8 +69,8 @@ static void init(void)
         ceiling = min_size(os_memory_limit() / 8, GIB);
     } else {
         /* An explicit ceiling holds for magazines and heap together. */
-        magazine = min_size(magazine, ceiling / 2 / cpus());
-        heap_ceiling = ceiling - magazine * cpus();
+        magazine = min_size(magazine, ceiling / 2 / os_cpus());
+        heap_ceiling = ceiling - magazine * os_cpus();
     }
     if (!reserve(heap_ceiling)) {
         stats_start(ZKN_BLOCK_OFF, 0);

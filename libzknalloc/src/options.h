@@ -35,6 +35,8 @@
       "fault new buffers in at once, not page by page as they are touched")    \
     X(BOOL, sparse, "ZK_NALLOC_SPARSE", 1, 0, 1,                               \
       "serve zeroed memory of which little is used in small pages")            \
+    X(SIZE, spread, "ZK_NALLOC_SPREAD", OPTION_AUTO, 0, UINT32_MAX,            \
+      "leave clearing to the threads that touch, up to so many per cent")      \
     X(BOOL, wipe, "ZK_NALLOC_WIPE", 0, 0, 1,                                   \
       "clear large regions when they are freed, not when they are reused")     \
     X(MODE, debug, "ZK_NALLOC_DEBUG", 0, 0, 3,                                 \

@@ -110,6 +110,9 @@ HIDDEN unsigned os_memory_pressure(void);
 HIDDEN unsigned os_node_count(void);
 HIDDEN unsigned os_node(unsigned *cpu);
 
+/* The CPUs that this thread may run on. */
+HIDDEN size_t os_cpus(void);
+
 /* The limit on this process's address space, SIZE_MAX for none. */
 HIDDEN size_t os_address_space(void);
 

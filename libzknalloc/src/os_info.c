@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -166,6 +167,15 @@ bool os_huge_pages(void)
                            sizeof text);
     errno = saved;
     return !known || strstr(text, "[never]") == NULL;
+}
+
+size_t os_cpus(void)
+{
+    cpu_set_t set;
+    int saved = errno;
+    int error = sched_getaffinity(0, sizeof set, &set);
+    errno = saved;
+    return error == 0 ? max_size((size_t)CPU_COUNT(&set), 1) : 1;
 }
 
 size_t os_memory_limit(void)

@@ -13,6 +13,7 @@
 #include "look.h"
 #include "options.h"
 #include "os.h"
+#include "spread.h"
 #include "stats.h"
 
 /* The most memory that live probes may take, in bytes. */
@@ -43,12 +44,17 @@ static void clear(char *start, char *end)
     if (start >= end)
         return;
     size_t size = (size_t)(end - start);
+    if (size >= SPREAD_LEAST && spread_clear(start, size))
+        return;
     uint64_t before = size >= SPARSE_LEAST ? os_now_ns() : 0;
     memset(start, 0, size);
     stats_add(STAT_bytes_cleared, size);
-    if (before != 0)
-        density_cost(CLEAR_DENSE, os_now_ns() - before,
-                     size >> heap.page_shift);
+    if (before == 0)
+        return;
+    uint64_t spent = os_now_ns() - before;
+    density_cost(CLEAR_DENSE, spent, size >> heap.page_shift);
+    if (size >= SPREAD_LEAST)
+        spread_cost(spent, size);
 }
 
 void zero_clear(const struct region *region, size_t size)

@@ -58,6 +58,15 @@ static void scenario(void)
         zkn_free(zero);
         zkn_release_cache();
     }
+    /* Used each time: the first ones are cleared, then it is left to the
+     * kernel. */
+    for (int i = 0; i < 5; i++) {
+        char *zero = model_requested(zkn_calloc(1, 24 * MIB));
+        CHECK_TRUE(zero == NULL || is_zero(zero, 24 * MIB));
+        if (zero != NULL)
+            memset(zero, 1, 24 * MIB);
+        zkn_free(zero);
+    }
     zkn_soften_cache();
     for (int i = 1; i < BIG; i += 2) {
         CHECK_TRUE(big[i] == NULL || big[i][4 * MIB] == (char)i);
@@ -86,6 +95,7 @@ static void start(void)
     snprintf(text, sizeof text, "%zu:%zu:%zu:%zu", next.function, next.number,
              next.error, next.lasting);
     setenv(FAULT_PLAN_VARIABLE, text, 1);
+    setenv("ZK_NALLOC_SPREAD", "1000000", 1);
     char *const arguments[] = {"test_faults", NULL};
     start_again(arguments);
     _exit(99);

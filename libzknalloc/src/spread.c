@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * spread.c - see spread.h.
+ */
+#include "spread.h"
+
+#include <string.h>
+
+#include "heap.h"
+#include "hooks.h"
+#include "look.h"
+#include "options.h"
+#include "os.h"
+#include "stats.h"
+
+/* By default: on so many CPUs, and where a huge page from the kernel costs so
+ * many per cent of clearing one.  A thread that touches what it was just given
+ * finds it in its cache, so a little dearer is no loss even to a program of one
+ * thread. */
+#define CPUS_LEAST   4
+#define DEAREST_AUTO 125
+
+/* The most requests that are cleared between two trials. */
+#define PATIENCE_MOST 256
+
+/* One of so many requests is cleared all the same, to know what that costs now:
+ * the first measurement may have been disturbed. */
+#define CLEAR_EVERY 32
+
+/* What clearing a huge page costs, in ns; 0: not known. */
+static _Atomic uint64_t clear_cost;
+
+/* Requests to clear before the next trial, and after the next that fails. */
+static _Atomic unsigned wait, patience = 1;
+
+/* Requests since the last one that was cleared for its cost. */
+static _Atomic unsigned turn;
+
+void spread_cost(uint64_t ns, size_t size)
+{
+    uint64_t now = ns / (size / HUGE_PAGE) + 1;
+    uint64_t was = load_relaxed(&clear_cost);
+    /* Down at once, up slowly: a thread that was preempted meanwhile has seen
+     * a cost that is none. */
+    store_relaxed(&clear_cost,
+                  was == 0 || now < was ? now : was + (now - was) / 8);
+}
+
+/* What a huge page from the kernel may cost, in per cent of clearing one. */
+static size_t dearest(void)
+{
+    if (options.spread != OPTION_AUTO)
+        return options.spread;
+    return os_cpus() >= CPUS_LEAST ? DEAREST_AUTO : 0;
+}
+
+/* Give the huge page at ADDR back and touch it.  Returns whether one came in
+ * its place, at a price of LIMIT ns at most. */
+static bool try_one(char *addr, uint64_t limit)
+{
+    uint64_t before = os_now_ns();
+    if (os_discard(addr, HUGE_PAGE) != 0) {
+        stats_add(STAT_fallback_advise, 1); /* locked in memory, say */
+        return false;
+    }
+    *(volatile char *)addr = 0;
+    if (os_now_ns() - before > limit)
+        return false;
+    size_t page = (size_t)(addr - heap.base) >> heap.page_shift;
+    return look_resident((uint32_t)page, (uint32_t)HUGE_PAGES) == HUGE_PAGES;
+}
+
+/* Whether this request is one to be cleared; counts it. */
+static bool waits(void)
+{
+    unsigned left = load_relaxed(&wait), now = load_relaxed(&turn) + 1;
+    if (left > 0)
+        store_relaxed(&wait, left - 1);
+    store_relaxed(&turn, now % CLEAR_EVERY);
+    return left > 0 || now == CLEAR_EVERY;
+}
+
+bool spread_clear(char *start, size_t size)
+{
+    uint64_t cost = load_relaxed(&clear_cost);
+    size_t percent;
+    if (cost == 0 || load_relaxed(&hooked) || (percent = dearest()) == 0 ||
+        waits())
+        return false;
+
+    char *end = start + size;
+    char *first = start + (-(uintptr_t)start & (HUGE_PAGE - 1));
+    char *last = end - ((uintptr_t)end & (HUGE_PAGE - 1));
+    if (!try_one(first, cost * percent / 100) ||
+        os_discard(first + HUGE_PAGE, (size_t)(last - first) - HUGE_PAGE) !=
+            0) {
+        unsigned more = load_relaxed(&patience);
+        store_relaxed(&wait, more);
+        store_relaxed(&patience,
+                      (unsigned)min_size(2 * (size_t)more, PATIENCE_MOST));
+        return false;
+    }
+    store_relaxed(&patience, 1);
+    memset(start, 0, (size_t)(first - start));
+    memset(last, 0, (size_t)(end - last));
+    stats_add(STAT_bytes_spread, (size_t)(last - first));
+    return true;
+}
