@@ -163,7 +163,7 @@ static void whatever(void)
 {
     uint64_t seed = 5;
     char *ptrs[16] = {NULL};
-    for (int i = 0; i < 600; i++) {
+    for (int i = 0; i < (under_valgrind() ? 200 : 600); i++) {
         size_t n = random_next(&seed) % 16;
         size_t size = ZKN_THRESHOLD << random_next(&seed) % 7;
         size += random_next(&seed) % size;
