@@ -93,18 +93,22 @@ def case_title(rows: Sequence[Row], what: str) -> str:
 
 
 def case_table(rows: Sequence[Row]) -> Table:
-    """Return the table of one case.
+    """Return the table of one case; where it is too wide, names break, never figures.
 
     Parameters
     ----------
     rows
         Its rows.
     """
+    ordered = sorted(rows, key=lambda row: (row.subject != LIMIT, row.steady_ns))
+    lines = [_HEADINGS, *map(_cells, ordered)]
     table = Table(box=None, pad_edge=False)
-    for number, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
-    for row in sorted(rows, key=lambda row: (row.subject != LIMIT, row.steady_ns)):
-        table.add_row(*_cells(row))
+    table.add_column(_HEADINGS[0], overflow="fold")
+    for column in list(zip(*lines, strict=True))[1:]:
+        width = max(map(len, column))
+        table.add_column(column[0], justify="right", no_wrap=True, min_width=width)
+    for line in lines[1:]:
+        table.add_row(*line)
     return table
 
 

@@ -286,7 +286,7 @@ static void moves_and_releases(void)
     char *ptrs[N] = {NULL};
     uint64_t seed = 5;
     size_t most = 0;
-    use((size_t)N * 7 * MIB);
+    use((size_t)N * 4 * MIB);
     zkn_stage_boundary(); /* its peak is forgotten */
     CHECK(mappings(), ==, 2);
     for (int i = 0; i < 8000; i++) {
@@ -312,7 +312,7 @@ static void moves_and_releases(void)
     CHECK(most, >, 2);
     for (size_t n = 0; n < N; n++)
         zkn_free(ptrs[n]);
-    use((size_t)N * 7 * MIB);
+    use((size_t)N * 4 * MIB);
     zkn_release_cache();
     CHECK(mappings(), ==, 2);
 }

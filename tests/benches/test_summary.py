@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+from rich.console import Console
 
+from benches import tables
 from benches.runner import LIMIT, Run, Syscalls
 from benches.summary import Row, Summary, is_own, is_peer, summarise
 from benches.targets import TARGETS, Verdict, judge
@@ -182,3 +184,21 @@ def test_what_was_not_measured_is_said_so() -> None:
     found = judge(summary(run("zknalloc", [1] * 4)))
     assert {v.target for v in found} == {target.name for target in TARGETS}
     assert all(v.must is None and "not measured" in v.figure for v in found)
+
+
+def test_a_table_that_is_too_wide_breaks_names_not_figures() -> None:
+    long = "zknalloc+ZK_NALLOC_CACHE_BYTES=16G+ZK_NALLOC_THP=0"
+    figures = summary(
+        run("glibc", [123_456_789] * 4, faults=[1_049_000] * 4),
+        run(long, [8_540_000] * 4, faults=[778] * 4),
+    )
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(tables.case_table(figures.of("fill-8M")))
+    lines = captured.get().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert "…" not in captured.get()
+    names = "".join(line.split()[0] for line in lines[1:] if not line.startswith("glibc"))
+    assert names == long
+    assert "8.54 ms" in captured.get()
+    assert "123 ms" in captured.get()
