@@ -113,6 +113,9 @@ HIDDEN unsigned os_node(unsigned *cpu);
 /* The CPUs that this thread may run on. */
 HIDDEN size_t os_cpus(void);
 
+/* Page faults of this thread that needed no disk, so far. */
+HIDDEN size_t os_thread_faults(void);
+
 /* The limit on this process's address space, SIZE_MAX for none. */
 HIDDEN size_t os_address_space(void);
 

@@ -178,6 +178,15 @@ size_t os_cpus(void)
     return error == 0 ? max_size((size_t)CPU_COUNT(&set), 1) : 1;
 }
 
+size_t os_thread_faults(void)
+{
+    struct rusage usage = {0};
+    int saved = errno;
+    (void)getrusage(RUSAGE_THREAD, &usage);
+    errno = saved;
+    return (size_t)usage.ru_minflt;
+}
+
 size_t os_memory_limit(void)
 {
     int saved = errno;

@@ -14,9 +14,7 @@
 #include "stats.h"
 
 /* By default: on so many CPUs, and where a huge page from the kernel costs so
- * many per cent of clearing one.  A thread that touches what it was just given
- * finds it in its cache, so a little dearer is no loss even to a program of one
- * thread. */
+ * many per cent of clearing one. */
 #define CPUS_LEAST   4
 #define DEAREST_AUTO 125
 
@@ -35,6 +33,12 @@ static _Atomic unsigned wait, patience = 1;
 
 /* Requests since the last one that was cleared for its cost. */
 static _Atomic unsigned turn;
+
+/* The last memory that this thread was given uncleared: its huge pages, 0 for
+ * none, and the faults that the thread had had by then. */
+static _Thread_local struct {
+    size_t pages, faults;
+} last_given __attribute__((tls_model("initial-exec")));
 
 void spread_cost(uint64_t ns, size_t size)
 {
@@ -80,12 +84,34 @@ static bool waits(void)
     return left > 0 || now == CLEAR_EVERY;
 }
 
+static void be_patient(void)
+{
+    unsigned more = load_relaxed(&patience);
+    store_relaxed(&wait, more);
+    store_relaxed(&patience,
+                  (unsigned)min_size(2 * (size_t)more, PATIENCE_MOST));
+}
+
+/* Find out who touched what this thread was given last. */
+static void judge(void)
+{
+    if (last_given.pages == 0)
+        return;
+    if (os_thread_faults() - last_given.faults > last_given.pages / 2)
+        be_patient();
+    else
+        store_relaxed(&patience, 1);
+    last_given.pages = 0;
+}
+
 bool spread_clear(char *start, size_t size)
 {
     uint64_t cost = load_relaxed(&clear_cost);
     size_t percent;
-    if (cost == 0 || load_relaxed(&hooked) || (percent = dearest()) == 0 ||
-        waits())
+    if (cost == 0 || load_relaxed(&hooked) || (percent = dearest()) == 0)
+        return false;
+    judge();
+    if (waits())
         return false;
 
     char *end = start + size;
@@ -94,15 +120,13 @@ bool spread_clear(char *start, size_t size)
     if (!try_one(first, cost * percent / 100) ||
         os_discard(first + HUGE_PAGE, (size_t)(last - first) - HUGE_PAGE) !=
             0) {
-        unsigned more = load_relaxed(&patience);
-        store_relaxed(&wait, more);
-        store_relaxed(&patience,
-                      (unsigned)min_size(2 * (size_t)more, PATIENCE_MOST));
+        be_patient();
         return false;
     }
-    store_relaxed(&patience, 1);
     memset(start, 0, (size_t)(first - start));
     memset(last, 0, (size_t)(end - last));
     stats_add(STAT_bytes_spread, (size_t)(last - first));
+    last_given.pages = (size_t)(last - first) / HUGE_PAGE - 1;
+    last_given.faults = os_thread_faults();
     return true;
 }

@@ -13,9 +13,11 @@
  *   - the request is large, and the process has CPUs enough (ZK_NALLOC_SPREAD);
  *   - huge pages are to be had: the first one is given back and touched, and
  *     must have come whole;
- *   - that took hardly longer than clearing as much, which is measured too.  In
- *     some virtual machines it takes twice as long.
- * Where the trial fails, all is cleared as ever, and the next requests are
+ *   - that took hardly longer than clearing as much, which is measured too;
+ *   - the thread has not just touched all of such memory by itself, by the page
+ *     faults that it had until its next request.  Then nothing was gained, and
+ *     some of its time lost: pages are cleared a little faster in one go.
+ * Where one of these fails, all is cleared as ever, and the next requests are
  * cleared without a trial, twice as many each time.
  *
  * Locks: none.  The numbers are atomic; two threads may both make a trial.

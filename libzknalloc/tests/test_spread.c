@@ -86,6 +86,25 @@ static void by_threads(void)
     }
 }
 
+/* Who touches all of it alone gains nothing, and has it cleared. */
+static void by_one_thread(void)
+{
+    need_huge_pages();
+    leave_used();
+    unsigned given = 0;
+    for (int i = 0; i < 40; i++) {
+        uint64_t spread, cleared;
+        char *ptr = take(&spread, &cleared);
+        given += spread > 0;
+        check_and_fill(ptr);
+        memset(ptr, 0x5a, SIZE);
+        zkn_free(ptr);
+    }
+    /* The 1st, 3rd, 6th, 11th, 20th and 37th. */
+    CHECK(given, >=, 1);
+    CHECK(given, <=, 6);
+}
+
 /* With a region's usual learning, too, and sizes and starts of all kinds. */
 static void all_sizes(void)
 {
@@ -216,6 +235,7 @@ static void registered(void)
 
 static const struct test_case cases[] = {
     {"by threads", by_threads, {ANY_PRICE, DENSE}},
+    {"by one thread", by_one_thread, {ANY_PRICE, DENSE}},
     {"all sizes", all_sizes, {ANY_PRICE}},
     {"remeasured", remeasured, {ANY_PRICE, DENSE}},
     {"never", never, {"ZK_NALLOC_SPREAD=0", DENSE}},
