@@ -507,8 +507,12 @@ class Arena:
             scope.ended = True
             if self._scopes:
                 self._settle()
-            held = bool(self._scopes) and self._scopes[-1] is scope
-            return scope.memory.views if held else 0
+            for inner in reversed(self._scopes):
+                if inner is scope:
+                    return scope.memory.views
+                if not inner.ended:
+                    break  # it is that phase which keeps the memory, views or not
+            return 0
 
     def _settle(self) -> None:
         """Give back the memory of phases that have ended, where nothing views it."""

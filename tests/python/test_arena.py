@@ -314,6 +314,24 @@ def test_a_phase_ends_under_no_view() -> None:
         assert arena.used == 0  # as soon as it can
 
 
+def test_what_is_left_of_an_inner_phase_is_left_of_the_outer_too() -> None:
+    with Arena(MIB) as arena:
+        first, second = arena.phase(), arena.phase()
+        first.__enter__()
+        array = arena.alloc_array("u8", 100)
+        second.__enter__()
+        other = arena.alloc_array("u8", 100)
+        with pytest.raises(BufferError, match="1 view of this phase"):
+            second.__exit__(None, None, None)
+        with pytest.raises(BufferError, match="2 views of this phase"):
+            first.__exit__(None, None, None)
+        assert arena.used == 1632
+        del other
+        assert arena.used == 800
+        del array
+        assert arena.used == 0
+
+
 def test_exceptions_end_phases() -> None:
     """The frames of the exception hold the array; then they go, and it goes."""
     with Arena(MIB) as arena:
