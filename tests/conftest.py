@@ -34,7 +34,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What hypothesis tries.  "quick" tries the same in each run, so that a failure is
 # that of the change; `--hypothesis-profile=long` tries something else each time,
-# prints the seed, and how to repeat what fails.
+# prints the seed, and how to repeat what fails.  A test that needs more examples
+# asks for a multiple of `settings().max_examples`: a number of its own would be the
+# same in both.
 hypothesis.settings.register_profile(
     "quick", derandomize=True, deadline=None, print_blob=True, max_examples=50
 )

@@ -36,7 +36,7 @@ def regions() -> int:
 # ------------------------------------------------------------- allocation
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=2 * settings().max_examples)
 @given(
     dtype=st.sampled_from(["u1", "uint64", "Q", "<i4", ">f8", "c16", "?", np.float32, "S5", "V3"]),
     shape=st.one_of(st.integers(0, 5000), st.lists(st.integers(0, 30), max_size=4).map(tuple)),

@@ -34,7 +34,7 @@ def regions() -> int:
 # ----------------------------------------------------------- allocation
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     nbytes=st.one_of(
         st.integers(0, 4 * KIB), st.integers(63 * KIB, 65 * KIB), st.integers(0, 4 * MIB)

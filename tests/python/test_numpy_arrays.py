@@ -43,7 +43,7 @@ def handler_name() -> str:
     return np._core.multiarray.get_handler_name()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     shape=hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=20),
     dtype=st.one_of(hnp.scalar_dtypes(), hnp.array_dtypes(), st.just(np.dtype(object))),

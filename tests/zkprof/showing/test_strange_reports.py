@@ -67,11 +67,7 @@ def small() -> Any:  # noqa: ANN401
 
 
 @given(changes=st.lists(st.tuples(st.integers(0, 9999), STRANGE), min_size=1, max_size=3))
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@settings(max_examples=3 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
 def test_anything_is_shown_or_refused(
     changes: list[tuple[int, Any]],
 ) -> None:
