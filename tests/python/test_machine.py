@@ -8,17 +8,21 @@ other object, and in the counters just as the model says.
 
 The quick profile of hypothesis always tries the same histories;
 `--hypothesis-profile=long` tries other and more of them and prints how to repeat
-one that fails (`tests/conftest.py`).
+one that fails (`tests/conftest.py`).  Each history begins with an empty cache, or
+what earlier ones left in memory would decide whether it fails.
 """
 
 from __future__ import annotations
 
 import gc
+import sys
+import traceback
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import settings, stateful
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import zk_nalloc
@@ -27,8 +31,13 @@ from zk_nalloc import Arena, Buffer, SecretBuf
 KIB = 1024
 LARGE = 64 * KIB  # from here on the cache serves
 sizes = st.one_of(
-    st.integers(0, 200), st.integers(LARGE - 70, LARGE + 70), st.integers(LARGE, 700 * KIB)
+    st.integers(0, 200),
+    st.integers(LARGE - 70, LARGE + 70),
+    st.sampled_from([2 * LARGE, 3 * LARGE]),  # what was freed of that size is had again
+    st.integers(LARGE, 700 * KIB),
 )
+capacities = st.integers(LARGE, 600 * KIB)
+secret_sizes = st.integers(0, 9000)
 indices = st.integers(0, 1 << 16)
 fills = st.integers(1, 255)
 
@@ -52,21 +61,40 @@ class Held:
                 assert view[0] == view[len(view) // 2] == view[-1] == self.fill
 
 
+@dataclass
+class Level:
+    """What was allocated since the arena's reset, or since a phase began."""
+
+    mark: int
+    """How much of the arena was in use then."""
+    phase: zk_nalloc.Phase | None = None
+    ended: bool = False
+    columns: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    """Arrays that are alive, and what fills them."""
+
+
 class Everything(RuleBasedStateMachine):
     """Buffers, secrets, one arena with phases, arrays, and the cache's controls."""
 
     def __init__(self) -> None:
         super().__init__()
         gc.collect()
+        zk_nalloc.stage_boundary()
         self.buffers: list[Held] = []
         self.secrets: list[Held] = []
         self.arrays: list[tuple[np.ndarray, int]] = []
         self.arena: Arena | None = None
-        self.phases: list[zk_nalloc.Phase] = []
-        # For each phase, outermost first: arrays in it and what fills them.
-        self.columns: list[list[tuple[np.ndarray, int]]] = [[]]
+        # The arena's own, then phases that are open or were left under arrays.
+        self.levels = [Level(0)]
+        self.used = self.peak = 0
         self.before = zk_nalloc.stats()
         self.requests = 0
+
+    @stateful.initialize(capacity=capacities, nbytes=secret_sizes, fill=fills)
+    def start(self, capacity: int, nbytes: int, fill: int) -> None:
+        """Have what most rules need: few histories would come to it by chance."""
+        self.build(capacity)
+        self.conceal(nbytes, fill)
 
     # ----------------------------------------------------------- buffers
 
@@ -155,7 +183,7 @@ class Everything(RuleBasedStateMachine):
     # ----------------------------------------------------------- secrets
 
     @precondition(lambda self: len(self.secrets) < 4)
-    @rule(nbytes=st.integers(0, 9000), fill=fills)
+    @rule(nbytes=secret_sizes, fill=fills)
     def conceal(self, nbytes: int, fill: int) -> None:
         secret = SecretBuf(nbytes)
         with memoryview(secret) as view:
@@ -173,9 +201,9 @@ class Everything(RuleBasedStateMachine):
                 held.block.protect(access)
             return
         held.block.protect(access)
-        if access == "read-only":
+        if access != "no-access":
             with memoryview(held.block) as view:
-                assert view.readonly
+                assert view.readonly == (access == "read-only")
 
     @precondition(lambda self: self.secrets)
     @rule(which=indices, other=sizes)
@@ -185,6 +213,8 @@ class Everything(RuleBasedStateMachine):
             content = bytes([held.fill]) * held.block.nbytes
             assert held.block.compare(content)
             assert held.block.compare(bytes(other)) == (content == bytes(other))
+            if content:
+                assert not held.block.compare(content[:-1] + bytes([held.fill ^ 1]))
 
     @precondition(lambda self: self.secrets)
     @rule(which=indices)
@@ -196,70 +226,88 @@ class Everything(RuleBasedStateMachine):
     # ------------------------------------------------------------- arena
 
     @precondition(lambda self: self.arena is None)
-    @rule(capacity=st.integers(LARGE, 600 * KIB))
+    @rule(capacity=capacities)
     def build(self, capacity: int) -> None:
         self.arena = Arena(capacity)
         self.requests += 1
+        self.peak = 0
+
+    def settle(self) -> None:
+        """Model: phases that have ended give their memory back once no array is in it."""
+        while self.levels[-1].ended and not self.levels[-1].columns:
+            self.used = self.levels.pop().mark
+
+    def left(self, level: Level) -> int:
+        """Return how many arrays are alive in a phase and those inside of it."""
+        return sum(len(inner.columns) for inner in self.levels[self.levels.index(level) :])
 
     @precondition(lambda self: self.arena is not None)
     @rule(
         shape=st.tuples(st.integers(0, 6), st.integers(0, 4000)), fill=fills, zeroed=st.booleans()
     )
     def column(self, shape: tuple[int, int], fill: int, *, zeroed: bool) -> None:
+        start = -(-self.used // 64) * 64
+        end = start + max(2 * shape[0] * shape[1], 1)
+        while self.levels[-1].ended:  # it would lie under what is new
+            dissolved = self.levels.pop().columns
+            self.levels[-1].columns += dissolved
         try:
             array = self.arena.alloc_array("u2", shape, zeroed=zeroed)
         except MemoryError:
-            assert self.arena.used + 2 * shape[0] * shape[1] + 64 > self.arena.capacity
+            assert end > self.arena.capacity
             return
+        assert end <= self.arena.capacity
+        self.used, self.peak = end, max(self.peak, end)
+        assert array.ctypes.data % 64 == 0
         assert not zeroed or not array.any()
-        array[...] = fill
+        array[...] = 257 * fill
         if array.size:
-            self.columns[-1].append((array, fill))
+            self.levels[-1].columns.append((array, 257 * fill))
 
-    @precondition(lambda self: any(self.columns))
+    @precondition(lambda self: any(level.columns for level in self.levels))
     @rule(which=indices)
     def drop_column(self, which: int) -> None:
-        level = [level for level in self.columns if level]
-        chosen = level[which % len(level)]
+        filled = [level.columns for level in self.levels if level.columns]
+        chosen = filled[which % len(filled)]
         del chosen[which % len(chosen)]
+        self.settle()
 
-    @precondition(lambda self: self.arena is not None and len(self.phases) < 5)
+    @precondition(lambda self: self.arena is not None and len(self.levels) < 6)
     @rule()
     def begin(self) -> None:
-        phase = self.arena.phase()
-        phase.__enter__()
-        self.phases.append(phase)
-        self.columns.append([])
+        level = Level(self.used, self.arena.phase())
+        level.phase.__enter__()
+        self.levels.append(level)
 
-    @precondition(lambda self: self.phases)
+    @precondition(lambda self: not all(level.ended for level in self.levels[1:]))
     @rule(tidy=st.booleans())
     def end(self, *, tidy: bool) -> None:
         """End the innermost phase; arrays left in it are refused, and stay whole."""
-        left = self.columns.pop()
+        level = [level for level in self.levels[1:] if not level.ended][-1]
         if tidy:
-            left.clear()
-        if left:
-            with pytest.raises(BufferError, match=f"{len(left)} view"):
-                self.phases.pop().__exit__(None, None, None)
+            level.columns.clear()
+        if left := self.left(level):
+            with pytest.raises(BufferError, match=f"{left} view"):
+                level.phase.__exit__(None, None, None)
         else:
-            self.phases.pop().__exit__(None, None, None)
-        self.columns[-1] += left
+            level.phase.__exit__(None, None, None)
+        level.ended = True
+        self.settle()
 
     @precondition(lambda self: self.arena is not None)
     @rule(close=st.booleans())
     def reset(self, *, close: bool) -> None:
-        views = sum(map(len, self.columns))
         act = self.arena.close if close else self.arena.reset
-        if views:
+        if views := self.left(self.levels[0]):
             with pytest.raises(BufferError, match=f"{views} view"):
                 act()
             return
+        regions = zk_nalloc.stats().regions_now
         act()
-        self.phases, self.columns = [], [[]]
+        assert zk_nalloc.stats().regions_now == regions - close
+        self.levels, self.used = [Level(0)], 0
         if close:
             self.arena = None
-        else:
-            assert self.arena.used == 0
 
     # ------------------------------------------------- arrays, and controls
 
@@ -285,6 +333,11 @@ class Everything(RuleBasedStateMachine):
     )
     def control(self, act: object) -> None:
         assert act() >= 0
+        now = zk_nalloc.stats()
+        if act is zk_nalloc.soften_cache:
+            assert now.soft_now == now.cached_now
+        else:
+            assert now.cached_now == 0
 
     # ----------------------------------------------------------- invariants
 
@@ -292,8 +345,16 @@ class Everything(RuleBasedStateMachine):
     def contents_stay(self) -> None:
         for held in self.buffers + self.secrets:
             held.check()
-        for array, fill in [*self.arrays, *(column for level in self.columns for column in level)]:
+        columns = [column for level in self.levels for column in level.columns]
+        for array, fill in self.arrays + columns:
             assert array.size == 0 or array.min() == array.max() == fill
+
+    @invariant()
+    def the_arena_is_as_full_as_it_must_be(self) -> None:
+        if self.arena is not None:
+            assert self.arena.used == self.used
+            assert self.arena.peak == self.peak
+            assert self.arena.views == self.left(self.levels[0])
 
     @invariant()
     def the_books_balance(self) -> None:
@@ -306,22 +367,28 @@ class Everything(RuleBasedStateMachine):
         assert now.hits + now.misses == now.frees + now.regions_now
         since = now - self.before
         assert since.hits + since.misses == self.requests
-        assert sum(row.hits + row.misses for row in since.classes) == self.requests
+        assert sum(row.hits for row in since.classes) == since.hits
+        assert sum(row.misses for row in since.classes) == since.misses
         assert now.live_peak >= now.live_now
         assert now.cached_now <= now.live_peak + now.live_peak // 24 + (8 << 20)
 
     def teardown(self) -> None:
+        if (failure := sys.exception()) is not None:
+            # Its frames hold arrays, as does what NumPy leaves behind after showing one.
+            traceback.clear_frames(failure.__traceback__)
+            gc.collect()
         for held in self.buffers + self.secrets:
             for view in held.views:
                 view.release()
             held.block.close()
         self.buffers.clear()
         self.arrays.clear()
-        self.columns.clear()
+        self.levels.clear()
         if self.arena is not None:
             self.arena.close()
         self.arena = None
         assert zk_nalloc.stats().regions_now == self.before.regions_now
 
 
+Everything.TestCase.settings = settings(stateful_step_count=80)
 test_everything = Everything.TestCase
