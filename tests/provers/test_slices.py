@@ -8,6 +8,7 @@ never trims, and on whatever is preloaded the number of seconds in ``ZKN_FAKE_S`
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ def test_slices_make_one_table(prove: Main, tmp_path: Path) -> None:
     assert [run["slice"] for run in document["runs"]] == [0, 1, 1, 1, 1]
     first, second = document["slices"]
     assert "--zkprof" in first["command"]
+    assert first["ended"]
     assert "glibc-keep,zknalloc" in second["command"]
     assert first["machine"]["kernel"] == second["machine"]["kernel"]
     assert second["settings"]["zknalloc"] == {"LD_PRELOAD": "libzknalloc_preload.so"}
@@ -191,8 +193,15 @@ def test_earlier_rows_grow_are_completed_or_measured_anew(prove: Main, tmp_path:
     assert rows(folder) == {(8, "glibc"): 3, (8, "zknalloc"): 2}
 
 
+def test_zkprof_looks_at_the_first_process_on_glibc(prove: Main, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert prove("--out", str(out), "--rounds", "1", "--zkprof", allocators="glibc") == 0
+    assert [one["slice"] for one in load(out)["profiles"]] == [0]
+
+
 def test_what_was_measured_survives_what_fails(
-    prove: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prove: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ZKN_FAKE_BREAKS", "1")
     out = tmp_path / "out"
@@ -201,6 +210,8 @@ def test_what_was_measured_survives_what_fails(
     assert rows(out) == {(8, "glibc"): 2, (8, "zknalloc"): 2}
     (why,) = load(out)["slices"][0]["failed"].values()
     assert "out of luck" in why
+    told = capsys.readouterr().out.count("failed: fake 8 on glibc-keep")
+    assert told == 1, "it is not tried again"
     assert "failed: fake 8 on glibc-keep" in (out / "tables.md").read_text()
 
 
@@ -242,6 +253,7 @@ def test_figures_of_two_machines_are_never_mixed(
     with pytest.raises(SystemExit) as ended:
         prove("--out", str(out))
     assert ended.value.code == 2
+    assert "has schema version 1, not 2: choose another folder" in capsys.readouterr().err
 
 
 def test_it_says_how_long_it_will_take_once_it_knows(
@@ -251,8 +263,30 @@ def test_it_says_how_long_it_will_take_once_it_knows(
     said = capsys.readouterr().out
     assert "2 processes, not known yet: fake 8" in said
     assert "fake 8 on glibc, process 1: 4.00 4.00 s" in said
-    assert prove("--rounds", "1") == 0
-    assert "2 processes, about" in capsys.readouterr().out
+    assert prove("--rounds", "1", "--size", "default,large") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^4 processes, about .+; not known yet: fake 16$", said, re.MULTILINE)
+    assert re.search(r"^  about [^;]+ left$", said, re.MULTILINE), "they are all known by then"
+
+
+def test_it_says_how_much_is_left(
+    prove: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three proofs in each process; what was remembered stays."""
+    from benches.provers.progress import Durations
+
+    monkeypatch.setattr(Durations, "note", lambda *_: None)
+    (tmp_path / "cache").mkdir()
+    known = {"fake/8/2": (10.0, 5.0), "fake/16/2": (40.0, 60.0), "fake/16/1": (1.0, 1.0)}
+    (tmp_path / "cache/durations.json").write_text(json.dumps(known))
+    assert prove("--rounds", "1", "--size", "8,16", "--threads", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "about" in line] == [
+        "4 processes, about 8 min",
+        "  about 8 min left",  # 7.75
+        "  about 7 min left",
+        "  about 4 min left",
+    ]
 
 
 def test_crates_are_rows_of_provers_that_cargo_builds() -> None:
@@ -309,39 +343,6 @@ def test_other_settings_of_ours_are_not_what_we_are_held_against(
     assert prove("--out", str(out), "--rounds", "1", allocators=settings) == 0
     (time,) = (one for one in load(out)["aims"] if one["aim"] == "prove time")
     assert time["figure"].endswith("of glibc's")
-
-
-def test_a_ratio_that_noise_could_explain_is_open() -> None:
-    from benches.provers.aims import check
-    from benches.provers.runner import Proof, Run
-
-    def run(allocator: str, walls: list[float]) -> Run:
-        proofs = tuple(Proof(i, wall, wall, 0.0, 1, True, 1) for i, wall in enumerate([9, *walls]))
-        return Run("groth16", 8, 1, allocator, "", 0.0, proofs, None)
-
-    def verdict(ours: list[float]) -> str:
-        runs = [run("glibc", [1.0, 1.02, 0.98, 1.01, 0.99]), run("zknalloc", ours)]
-        return {one.aim: one.verdict for one in check(runs, [], [])}["prove time"]
-
-    assert verdict([1.1, 1.11, 1.12, 1.1, 1.12]) == "MISSED"
-    assert verdict([1.1, 0.9, 1.02, 1.03, 0.95]) == "open"
-    assert verdict([1.0, 1.0, 1.0, 1.0, 1.0]) == "met"
-
-
-def test_the_ratio_is_that_of_processes_of_one_round() -> None:
-    """An hour later the machine was a tenth slower, for both."""
-    from benches.provers.aims import check
-    from benches.provers.runner import Proof, Run
-
-    def run(allocator: str, wall: float, part: int) -> Run:
-        proofs = tuple(Proof(i, wall, wall, 0.0, 1, True, 1) for i in range(4))
-        return Run("groth16", 8, 1, allocator, "", 0.0, proofs, None, slice=part)
-
-    runs = [run("glibc", 1.0, 0), run("jemalloc", 0.97, 0), run("zknalloc", 0.99, 0)]
-    runs += [run("zknalloc", 1.1, 1), run("jemalloc", 1.1, 1)] * 2
-    runs += [run("mimalloc3", 0.5, 2)]
-    (aim,) = (one for one in check(runs, [], []) if one.aim == "prove time")
-    assert (aim.verdict, aim.figure) == ("met", "1.000 (1.000-1.021) of jemalloc's")
 
 
 def test_every_other_round_runs_backwards() -> None:
