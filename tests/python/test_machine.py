@@ -9,7 +9,9 @@ other object, and in the counters just as the model says.
 The quick profile of hypothesis always tries the same histories;
 `--hypothesis-profile=long` tries other and more of them and prints how to repeat
 one that fails (`tests/conftest.py`).  Each history begins with an empty cache, or
-what earlier ones left in memory would decide whether it fails.
+what earlier ones left in memory would decide whether it fails.  What magazines
+remember, and the CPU whose magazine it is, cannot be reset: a failure that
+hypothesis calls flaky is one all the same.
 """
 
 from __future__ import annotations
