@@ -277,13 +277,13 @@ def test_it_says_how_much_is_left(
 
     monkeypatch.setattr(Durations, "note", lambda *_: None)
     (tmp_path / "cache").mkdir()
-    known = {"fake/8/2": (10.0, 5.0), "fake/16/2": (40.0, 60.0), "fake/16/1": (1.0, 1.0)}
+    known = {"fake/8/2": (20.0, 20.0), "fake/16/2": (40.0, 60.0), "fake/16/1": (1.0, 1.0)}
     (tmp_path / "cache/durations.json").write_text(json.dumps(known))
     assert prove("--rounds", "1", "--size", "8,16", "--threads", "2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "about" in line] == [
-        "4 processes, about 8 min",
-        "  about 8 min left",  # 7.75
+        "4 processes, about 10 min",
+        "  about 9 min left",
         "  about 7 min left",
         "  about 4 min left",
     ]

@@ -399,6 +399,19 @@ def test_reset_and_close_end_phases() -> None:
     assert arena.closed
 
 
+def test_closing_gives_the_memory_back_whoever_still_has_its_objects() -> None:
+    before = regions()
+    arena = Arena(MIB)
+    phase = arena.phase()
+    phase.__enter__()
+    block = arena.alloc(100)
+    assert regions() == before + 1
+    arena.close()
+    assert regions() == before
+    assert block.closed
+    phase.__exit__(None, None, None)
+
+
 def test_phases_are_used_once_and_not_without_limit() -> None:
     with Arena(MIB) as arena:
         phase = arena.phase()

@@ -109,6 +109,33 @@ def test_stage_boundary() -> None:
     assert zk_nalloc.stats().cached_now == 0
 
 
+def beyond_the_budget() -> int:
+    """Have holes that are of no use; return the bytes kept beyond this stage's budget."""
+    small = [zk_nalloc.alloc(MIB // 4) for _ in range(160)]
+    del small[::2]
+    large = [zk_nalloc.alloc(MIB) for _ in range(20)]
+    now = zk_nalloc.stats()
+    small.clear()
+    large.clear()
+    return now.committed_now - (now.live_now + now.live_now // 24 + 8 * MIB)
+
+
+def test_stage_boundary_forgets_the_high_water_mark() -> None:
+    zk_nalloc.alloc(256 * MIB).close()
+    zk_nalloc.release_cache()
+    assert beyond_the_budget() > 0
+    zk_nalloc.stage_boundary()
+    assert beyond_the_budget() <= 0
+
+
+def test_what_is_live_at_a_stage_boundary_may_be_kept() -> None:
+    live = [zk_nalloc.alloc(16 * MIB) for _ in range(4)]
+    zk_nalloc.stage_boundary()
+    live.clear()
+    assert zk_nalloc.stats().cached_now >= 64 * MIB
+    zk_nalloc.release_cache()
+
+
 def test_options(python: Python) -> None:
     options = {option.name: option for option in zk_nalloc.options()}
     assert options["ZK_NALLOC_CACHE_BYTES"].value == "auto"

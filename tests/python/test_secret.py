@@ -499,7 +499,7 @@ def test_memory_searched_from_outside(kind: str, ending: str) -> None:
     stop("another")
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],  # the installed package, wherever we are
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
