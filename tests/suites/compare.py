@@ -5,6 +5,7 @@
 
     python tests/suites/compare.py            # parts of CPython's, and NumPy's twice
     python tests/suites/compare.py cpython-full --python python3.13 --keep full.jsonl
+    python tests/suites/compare.py node --source node-20.19.2 --keep node.jsonl
 
 `cpython`, `cpython-full` and `numpy` run under the preload library, `numpy-install`
 under `zk_nalloc.numpy.install()`; where meson and a compiler are installed, NumPy's
@@ -12,7 +13,9 @@ tests of other allocators run too. `cpython-full` is all of `python -m test` wit
 network, sound, screens, large files and long computations. It runs in slices of some
 files, with and without the library in turn; `--keep` writes down each slice, and a
 second call goes on where the first one ended, while `--slices 25-48` runs those alone.
-`--before` is a command, such as `nice`, to put before each run.
+`node` is test/parallel of node's source, run by the node that is installed, in slices
+of every 35th file, so that some of them are a fair sample. `--before` is a command, such
+as `nice`, to put before each run.
 
 Every test must end as it does without the library. A test whose outcome
 differs is run again, up to three times on each side, since tests of threads
@@ -31,6 +34,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,8 +70,11 @@ SUITES = {
     "numpy": "numpy",
     "numpy-install": "numpy",
     "cpython-full": "test.libregrtest",
+    "node": "node and --source",
 }
-"""What each suite needs to be importable; all but the last run by default."""
+"""What each suite needs, a module but for node; all but the last two run by default."""
+
+NODE_SLICES = 35
 
 # A plugin, so that pytest imports it before any test, in the process that runs them.
 PLUGIN = """\
@@ -85,6 +92,13 @@ def pytest_sessionfinish(session):
 # A line such as: 0:00:09 load avg: 1.50 [ 7/10/1] test_array passed (1.2 sec) -- running (1)
 FILE_LINE = re.compile(
     r"^\S+ (?:load avg: \S+ )?(?:mem: .+ )?\[ *\d+/\d+(?:/\d+)?\] (\S+) (.+)$", re.MULTILINE
+)
+
+# A test of node's: "ok 7 parallel/test-os"; where one failed, four lines below is its exit
+# code, or the signal as a negative one.
+TAP_LINE = re.compile(
+    r"^(not )?ok \d+ (\S+)( # skip)?.*(?:\n  ---\n.*\n  severity: .*\n  exitcode: (\S+))?",
+    re.MULTILINE,
 )
 
 
@@ -105,6 +119,8 @@ class Suite:
     name: str
     python: str
     before: Sequence[str] = ()
+    source: Path | None = None
+    """Node's."""
     only: range | None = None
     """Numbers of the slices to run, from 1; all for None."""
     keep: Path | None = None
@@ -114,6 +130,8 @@ class Suite:
         """Return the files of each run; NumPy's is one, without names."""
         if self.name == "cpython":
             return [tuple(name for name in CPYTHON if exists(self.python, f"test.{name}"))]
+        if self.name == "node":
+            return [(f"--run={at},{NODE_SLICES}", "parallel") for at in range(NODE_SLICES)]
         if self.name != "cpython-full":
             return [()]
         command = [self.python, "-m", "test", "--list-tests"]
@@ -123,7 +141,11 @@ class Suite:
     def command(
         self, files: Sequence[str], only: Sequence[str], report: Path, *, plugin: bool
     ) -> list[str]:
-        """Return what runs the tests named `only`, all for none, and writes JUnit XML."""
+        """Return what runs the tests named `only`, all for none, and writes JUnit XML or TAP."""
+        if self.source is not None:
+            runner = self.source.resolve() / "tools" / "test.py"
+            options = ["--shell", str(shutil.which("node")), "--temp-dir", str(report.parent)]
+            return [self.python, str(runner), "-p", "tap", "-j2", *options, *(only or files)]
         if self.name.startswith("cpython"):
             match = [arg for test in only for arg in ("-m", test.lstrip("."))]
             options = ["-j2", "--timeout", "900", "-u", RESOURCES, "--junit-xml", str(report)]
@@ -144,12 +166,22 @@ def exists(python: str, module: str) -> bool:
     return subprocess.run([python, "-c", code], check=False, stderr=-3).returncode == 0
 
 
+def there(name: str, python: str, source: Path | None) -> bool:
+    """Whether there is such a suite, and what it needs."""
+    if name == "node":
+        runner = source is not None and (source / "tools" / "test.py").is_file()
+        return runner and shutil.which("node") is not None
+    return name in SUITES and exists(python, SUITES[name])
+
+
 def outcomes(report: Path, said: str) -> dict[str, str]:
-    """Read JUnit XML, and how CPython's files ended: a crash leaves nothing in the XML."""
+    """Read JUnit XML or TAP, and how CPython's files ended: a crash is not in the XML."""
     found = {
         f"file {name}": re.sub(r" --.*| \([^()]*\d[^()]*\)", "", how)
         for name, how in FILE_LINE.findall(said)
     }
+    for failed, name, skipped, code in TAP_LINE.findall(said):
+        found[name] = f"failed with {code}" if failed else "skipped" if skipped else "passed"
     for case in ET.parse(report).iter("testcase") if report.exists() else ():
         name = f"{case.get('classname', '')}.{case.get('name', '')}"
         kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
@@ -175,7 +207,8 @@ def run(suite: Suite, files: Sequence[str], *, library: bool, only: Sequence[str
         command = suite.command(files, only, report, plugin=plugin)
         done = subprocess.run(
             [*suite.before, "env", "-u", "LD_PRELOAD", *variables, *command],
-            cwd=folder,
+            # Some of node's tests open test/fixtures.
+            cwd=suite.source or folder,
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -286,6 +319,7 @@ def main() -> int:
         "suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (default: the first three)"
     )
     parser.add_argument("--python", default=sys.executable, help="the Python that has the suite")
+    parser.add_argument("--source", type=Path, help="node's source")
     parser.add_argument("--before", type=shlex.split, default=[], help="a command before each run")
     parser.add_argument("--slices", type=numbers, metavar="FIRST-LAST", help="run these alone")
     parser.add_argument("--keep", type=Path, help="a file to write results to and to go on from")
@@ -293,13 +327,14 @@ def main() -> int:
     # A shell that starts this in the background has it, and all tests, ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     found = []
-    for name in options.suites or list(SUITES)[:-1]:
-        needed = SUITES.get(name)
-        if needed is None or not exists(options.python, needed):
-            parser.error(f"{name}: no such suite, or {options.python} has it not ({needed})")
+    for name in options.suites or list(SUITES)[:-2]:
+        source = options.source if name == "node" else None
+        if not there(name, options.python, source):
+            needed = SUITES.get(name, "see --help")
+            parser.error(f"{name}: no such suite, or what it needs is not there ({needed})")
         kept = read_kept(options.keep, name)
         found += differences(
-            Suite(name, options.python, options.before, options.slices, options.keep, kept)
+            Suite(name, options.python, options.before, source, options.slices, options.keep, kept)
         )
     print(*found, sep="\n")
     return 1 if found else 0
