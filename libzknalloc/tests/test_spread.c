@@ -207,6 +207,7 @@ static void blind(void)
     none = (struct rlimit){0, limit.rlim_max};
     CHECK(setrlimit(RLIMIT_NOFILE, &none), ==, 0);
     expect_cleared(3);
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit), ==, 0);
 }
 
 static size_t announced;

@@ -9,13 +9,13 @@ other object, and in the counters just as the model says.
 The quick profile of hypothesis always tries the same histories;
 `--hypothesis-profile=long` tries other and more of them and prints how to repeat
 one that fails (`tests/conftest.py`).  Each history begins with an empty cache, or
-what earlier ones left in memory would decide whether it fails.  What magazines
-remember, and the CPU whose magazine it is, cannot be reset: a failure that
-hypothesis calls flaky is one all the same.
+what earlier ones left in memory would decide whether it fails.  What magazines of
+which CPU remember cannot be reset: a failure called flaky is one all the same.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import traceback
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import settings, stateful
+from hypothesis import errors, settings, stateful
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import zk_nalloc
@@ -42,6 +42,9 @@ capacities = st.integers(LARGE, 600 * KIB)
 secret_sizes = st.integers(0, 9000)
 indices = st.integers(0, 1 << 16)
 fills = st.integers(1, 255)
+
+
+tidy = functools.cache(gc.collect)  # once: what other tests left; histories leave nothing
 
 
 @dataclass
@@ -80,7 +83,7 @@ class Everything(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        gc.collect()
+        tidy()
         zk_nalloc.stage_boundary()
         self.buffers: list[Held] = []
         self.secrets: list[Held] = []
@@ -375,7 +378,7 @@ class Everything(RuleBasedStateMachine):
         assert now.cached_now <= now.live_peak + now.live_peak // 24 + (8 << 20)
 
     def teardown(self) -> None:
-        if (failure := sys.exception()) is not None:
+        if (failure := sys.exception()) and not isinstance(failure, errors.StopTest):
             # Its frames hold arrays, as does what NumPy leaves behind after showing one.
             traceback.clear_frames(failure.__traceback__)
             gc.collect()
