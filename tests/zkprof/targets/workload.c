@@ -354,7 +354,7 @@ int main(int argc, char **argv)
     puts("ready");
     fflush(stdout);
     if (strcmp(mode, "short") == 0)
-        while (touch_ns + unmap_ns < 1500000000)
+        while (touch_ns + unmap_ns < 3000000000)
             faults();
     while (strcmp(mode, "short") && !stopping) {
         if (strcmp(mode, "faults") == 0)
