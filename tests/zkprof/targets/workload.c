@@ -181,9 +181,11 @@ static void forked(void)
 {
     pid_t own = getpid();
     touch(map(MAP_ANONYMOUS, -1));
-    if (fork() == 0)
+    if (fork() == 0) {
         while (getppid() == own)
             usleep(10000);
+        _exit(0);
+    }
     while (!stopping)
         pause();
 }
@@ -283,9 +285,11 @@ static void children(int n)
     pid_t own = getpid();
     usleep(500000);
     for (int i = 0; i < n; i++)
-        if (fork() == 0)
+        if (fork() == 0) {
             while (getppid() == own)
                 faults();
+            _exit(0);
+        }
     while (!stopping)
         pause();
 }
