@@ -358,30 +358,9 @@ static void check_tiling(void)
     }
 }
 
-/* The mappings inside the heap's address space, and of these in *RAGGED the
- * ones that start within a huge page. */
-static size_t mappings(size_t *ragged)
-{
-    FILE *file = fopen("/proc/self/maps", "r");
-    CHECK_TRUE(file != NULL);
-    char line[512];
-    size_t count = 0;
-    *ragged = 0;
-    while (fgets(line, sizeof line, file) != NULL) {
-        size_t start = strtoul(line, NULL, 16) - (uintptr_t)heap.base;
-        if (start < heap.span) {
-            count++;
-            *ragged += start % HUGE_PAGE != 0;
-        }
-    }
-    fclose(file);
-    return count;
-}
-
 size_t model_mappings(void)
 {
-    size_t ragged;
-    return mappings(&ragged);
+    return mappings_within(heap.base, heap.span, HUGE_PAGE, NULL);
 }
 
 static void check_budget(void)
@@ -397,7 +376,8 @@ static void check_budget(void)
      * mappings do not always join again (assemble.h), and seldom do where
      * threads grow the heap at one time. */
     if (!model_refusals && options.debug == 0) {
-        size_t ragged, count = mappings(&ragged);
+        size_t ragged,
+            count = mappings_within(heap.base, heap.span, HUGE_PAGE, &ragged);
         CHECK(ragged, ==, 0);
         CHECK(count, <=, heap.top / HUGE_PAGES + 1);
     }

@@ -264,15 +264,8 @@ static void locked_region(void)
 /* The mappings in the heap's address space. */
 static size_t mappings(void)
 {
-    FILE *file = fopen("/proc/self/maps", "r");
-    CHECK_TRUE(file != NULL);
-    char line[512];
-    size_t count = 0;
-    while (fgets(line, sizeof line, file) != NULL)
-        count += strtoul(line, NULL, 16) - (uintptr_t)zkn_private_range.base <
-                 zkn_private_range.size;
-    fclose(file);
-    return count;
+    return mappings_within(zkn_private_range.base, zkn_private_range.size, 1,
+                           NULL);
 }
 
 /* Releasing between moves must leave each huge page one mapping; and where one

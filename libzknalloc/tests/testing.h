@@ -105,6 +105,29 @@ static inline size_t huge_bytes(void)
     return kib << 10;
 }
 
+/* The mappings that start within SIZE bytes from BASE on, and in *RAGGED,
+ * unless that is NULL, those of them that start at no multiple of UNIT from
+ * there. */
+static inline size_t mappings_within(const void *base, size_t size, size_t unit,
+                                     size_t *ragged)
+{
+    FILE *file = fopen("/proc/self/maps", "r");
+    CHECK_TRUE(file != NULL);
+    char line[512];
+    size_t count = 0, odd = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        size_t start = strtoul(line, NULL, 16) - (uintptr_t)base;
+        if (start < size) {
+            count++;
+            odd += start % unit != 0;
+        }
+    }
+    fclose(file);
+    if (ragged != NULL)
+        *ragged = odd;
+    return count;
+}
+
 /* PTR, of which the compiler no longer knows how much was asked for: with
  * _FORTIFY_SOURCE=3, which some distributions set, the program would be ended
  * where it uses all of the usable size. */
