@@ -58,10 +58,11 @@ static size_t dearest(void)
     return os_cpus() >= CPUS_LEAST ? DEAREST_AUTO : 0;
 }
 
-/* Give the huge page at ADDR back and touch it.  Returns whether one came in
- * its place, at a price of LIMIT ns at most. */
-static bool try_one(char *addr, uint64_t limit)
+/* Give the huge page that starts with PAGE back and touch it.  Returns whether
+ * one came in its place, at a price of LIMIT ns at most. */
+static bool try_one(uint32_t page, uint64_t limit)
 {
+    char *addr = page_address(page);
     uint64_t before = os_now_ns();
     if (os_discard(addr, HUGE_PAGE) != 0) {
         stats_add(STAT_fallback_advise, 1); /* locked in memory, say */
@@ -70,8 +71,7 @@ static bool try_one(char *addr, uint64_t limit)
     *(volatile char *)addr = 0;
     if (os_now_ns() - before > limit)
         return false;
-    size_t page = (size_t)(addr - heap.base) >> heap.page_shift;
-    return look_resident((uint32_t)page, (uint32_t)HUGE_PAGES) == HUGE_PAGES;
+    return look_resident(page, (uint32_t)HUGE_PAGES) == HUGE_PAGES;
 }
 
 /* Whether this request is one to be cleared; counts it. */
@@ -114,19 +114,19 @@ bool spread_clear(char *start, size_t size)
     if (waits())
         return false;
 
-    char *end = start + size;
-    char *first = start + (-(uintptr_t)start & (HUGE_PAGE - 1));
-    char *last = end - ((uintptr_t)end & (HUGE_PAGE - 1));
-    if (!try_one(first, cost * percent / 100) ||
-        os_discard(first + HUGE_PAGE, (size_t)(last - first) - HUGE_PAGE) !=
-            0) {
+    /* The whole huge pages: the heap starts with one. */
+    size_t at = (size_t)(start - heap.base);
+    size_t from = round_up(at, HUGE_PAGE);
+    size_t to = round_down(at + size, HUGE_PAGE);
+    if (!try_one((uint32_t)(from >> heap.page_shift), cost * percent / 100) ||
+        os_discard(heap.base + from + HUGE_PAGE, to - from - HUGE_PAGE) != 0) {
         be_patient();
         return false;
     }
-    memset(start, 0, (size_t)(first - start));
-    memset(last, 0, (size_t)(end - last));
-    stats_add(STAT_bytes_spread, (size_t)(last - first));
-    last_given.pages = (size_t)(last - first) / HUGE_PAGE - 1;
+    memset(start, 0, from - at);
+    memset(heap.base + to, 0, at + size - to);
+    stats_add(STAT_bytes_spread, to - from);
+    last_given.pages = (to - from) / HUGE_PAGE - 1;
     last_given.faults = os_thread_faults();
     return true;
 }
