@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benches.allocators import without_settings
+
 __all__ = ["PARTS", "Failed", "NoGpu", "Run", "list_ways", "probe", "run_all"]
 
 #: What a round is made of, in its order.
@@ -60,16 +62,14 @@ class Run:
 
 def _call(command: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
     """Run the program; return the lines it printed, and why it failed if it did."""
-    # No variable may change what is measured here.
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("ZK_NALLOC_", "MALLOC_"))
-        and name not in {"LD_PRELOAD", "GLIBC_TUNABLES"}
-    }
     try:
         done = subprocess.run(
-            command, env=env, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+            command,
+            env=without_settings(os.environ),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
         return [], f"did not end in {_TIMEOUT_S} s"
